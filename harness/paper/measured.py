@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.foreign import convert, parse_json
 from ...results.record import Record
@@ -14,8 +14,10 @@ from ...results.stats.evidence import Scores, kept_scores
 from ...results.store import RunStore
 from ...results.tables.aggregate import leaderboard_rows
 from ...results.tables.row import Row
+from ..settings import parse_value
 from ..task_spec import parse_task_spec
 from .declarations import Study
+from .studies import STUDIES
 
 GAPS = "gaps.json"
 """File of a run with the reasons why tasks of a study could not run."""
@@ -48,7 +50,10 @@ class MeasuredStudies:
         return kept_scores(lambda record: self.store.kept_samples(record.cell_id))
 
     def of(self, study: Study) -> list[Record]:
-        """The records of a study: those of its tasks, models, backbone and recipe at this scale."""
+        """The records of a study: its tasks, models, backbone, recipe and settings at this scale, with all of the data.
+
+        Studies may share cells. Where two give one task other settings, each has its own.
+        """
         if self.scale not in study.scales:
             return []
         at = study.scales[self.scale]
@@ -57,11 +62,29 @@ class MeasuredStudies:
             r
             for r in self.records
             if r.scale == self.scale
+            and r.limit is None
             and r.task in tasks
             and r.model in study.models_at(self.scale)
             and at.backbone in (None, r.backbone)
             and study.recipe in (None, r.recipe)
+            and self._has_settings(r, study)
         ]
+
+    def _has_settings(self, record: Record, study: Study) -> bool:
+        """Whether a record has a study's settings, and none that another study alone gives the same task."""
+        own = study.scales[self.scale].settings
+        given = (
+            other.scales[self.scale].settings
+            for other in STUDIES.values()
+            if self.scale in other.scales
+            and other.recipe == study.recipe
+            and record.task in map(canonical_task, other.scales[self.scale].tasks)
+        )
+        others = {(key, text) for settings in given for key, text in settings.items() if key not in own}
+        stated = {key for key in own if key in record.settings}
+        return all(_is_set(record, key, own[key]) for key in stated) and not any(
+            _is_set(record, key, text) for key, text in others if key in record.settings
+        )
 
     def rows_on(self, study: Study, column: str) -> list[Row]:
         """The rows of a study on the task of one of its columns."""
@@ -102,6 +125,12 @@ def canonical_task(text: str) -> str:
     """A task as records name it."""
     spec = parse_task_spec(text)
     return spec.canonical(spec.name)
+
+
+def _is_set(record: Record, key: str, text: str) -> bool:
+    """Whether a record has a setting, whose value is written as `--set` takes it."""
+    value: Any = record.settings[key]
+    return bool(parse_value(key, text, value) == value)
 
 
 def _task(study: Study, column: str, scale: str) -> str:

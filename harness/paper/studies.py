@@ -31,6 +31,9 @@ CONTROL = "softmax:continued=true"
 
 _FIDELITY = ("softmax", *PRIOR, "t2r_hh", "hedgehog", "hedgehog:distill=false")
 _GLUE = GROUPS["glue"]
+_FEW_ROWS = tuple(task if task == "glue/cola" else f"{task}:train_rows=3000" for task in _GLUE)
+"""GLUE at `small`; CoLA has all its rows, as in the study of CoLA alone, and shares its cells."""
+
 _FEW_STEPS = {
     f"{stage}.{name}": value
     for stage in ("teacher", "distill", "finetune")
@@ -79,7 +82,7 @@ _GLUE_CONVERSION = Study(
     recipe="finetuned-conversion",
     scales={
         "smoke": StudyScale(_GLUE, "minilm-l6", settings=_FEW_TEXTS, models=("softmax", "hedgehog")),
-        "small": StudyScale(_GLUE, "minilm-l6", seeds=3, settings={**_FEW_HOURS, "task.train_rows": "3000"}),
+        "small": StudyScale(_FEW_ROWS, "minilm-l6", seeds=3, settings=_FEW_HOURS),
         "paper": StudyScale(_GLUE, "bert-base", seeds=5),
     },
 )

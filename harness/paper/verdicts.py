@@ -18,7 +18,7 @@ from ...results.reference.load import Reference
 from ...results.stats.claims import Effect, JudgedClaim, MeasuredClaim, ModelSeeds, judge, measure
 from ...results.stats.contrasts import UndefinedContrastError
 from ...results.stats.evidence import Evidence, paired_seeds
-from ...results.tables.row import Row
+from ...results.tables.row import REFERENCE_MODEL, Row
 from .claims import CLAIMS, Claim
 from .declarations import Study
 from .reported import reported
@@ -167,8 +167,9 @@ def _measured(claim: Claim, rows_of: RowsOf, gap_of: GapOf, scale: str) -> _Meas
 
 
 def _tracking(claim: Claim, rows: Sequence[Row], rows_of: RowsOf, higher: bool) -> Effect:
-    """Fisher's z of the rank correlation, over models, of a good score with a low value of another metric.
+    """Fisher's z of the rank correlation, over converted models, of a good score with a low value of another metric.
 
+    Softmax is no conversion: the best score and the least entropy would be its own by definition.
     Its error is that of Bonett and Wright (2000) for n models, which are drawn from no population: it tells how much a
     few models can show.
     """
@@ -180,7 +181,7 @@ def _tracking(claim: Claim, rows: Sequence[Row], rows_of: RowsOf, higher: bool) 
         row.model: row.value
         for column in study.columns
         for row in rows_of(study, column)
-        if row.metric == metric and not row.at and row.value is not None
+        if row.metric == metric and not row.at and row.value is not None and not _is_softmax(row)
     }
     pairs = [(row, values[row.model]) for row in rows if row.model in values and row.value is not None]
     if len(pairs) < FEWEST_MODELS:
@@ -194,7 +195,12 @@ def _tracking(claim: Claim, rows: Sequence[Row], rows_of: RowsOf, higher: bool) 
     variance = (1 + correlation**2 / 2) / (len(pairs) - 3)
     seeds = min(row.seeds.count(",") + 1 for row, _ in pairs)
     name = f"Fisher's z of rank correlation {correlation:.2f} with -{metric}, {len(pairs)} models"
-    return Effect(name, z, 1.0, (variance, 0.0, 0.0), math.inf, seeds, 0)
+    return Effect(name, z, 1.0, (variance, 0.0, 0.0), math.inf if seeds > 1 else 0.0, seeds, 0)
+
+
+def _is_softmax(row: Row) -> bool:
+    """Whether a row is of softmax attention, as it was or trained further."""
+    return row.model.partition(":")[0] == REFERENCE_MODEL
 
 
 def _rows(claim: Claim, study: Study, column: str, rows_of: RowsOf) -> Iterator[Row]:

@@ -95,9 +95,10 @@ def _row(finding: Finding) -> list[str]:
     change, numbers = finding.change, [""] * 5
     if change is not None:
         p_value = "" if finding.p_value is None else f"{finding.p_value:.2g}"
-        spread = "" if change.stderr is None else f"{100 * change.half_width():.2g}%"
-        test = f"{change.method}, {change.n}"
-        numbers = [f"{100 * change.worse:+.2f}%", spread, f"{100 * finding.margin:g}%", p_value, test]
+        unit = finding.percent_unit
+        spread = "" if change.stderr is None else f"{finding.percent(change.half_width()):.2g}{unit}"
+        worse, margin = f"{finding.percent(change.worse):+.2f}{unit}", f"{100 * finding.margin:g}{unit}"
+        numbers = [worse, spread, margin, p_value, f"{change.method}, {change.n}"]
     verdict = f"**{finding.verdict}**" if finding.verdict == "regressed" else finding.verdict
     return [verdict, escape_markdown(finding.title), *_values(finding), *numbers, escape_markdown(finding.reason)]
 
@@ -113,8 +114,10 @@ def _sentence(finding: Finding) -> str:
     if change is None:
         return finding.reason
     before, after = _values(finding)
-    error = f" ± {100 * change.half_width():.2g}% (95%)" if change.stderr is not None else ""
-    text = f"was {before}, is {after}: {100 * change.worse:+.2f}%{error} worse, by {change.method} of {change.n}"
+    unit = finding.percent_unit
+    error = f" ± {finding.percent(change.half_width()):.2g}{unit} (95%)" if change.stderr is not None else ""
+    worse = f"{finding.percent(change.worse):+.2f}{unit}{error} worse"
+    text = f"was {before}, is {after}: {worse}, by {change.method} of {change.n}"
     return f"{text}; {finding.reason}" if finding.reason else text
 
 

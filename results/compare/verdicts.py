@@ -20,6 +20,7 @@ from ..stats.changes import (
     ALPHA,
     Change,
     adjusted,
+    in_points,
     is_measurable,
     paired_change,
     plain_change,
@@ -58,6 +59,7 @@ class Finding:
         drifts: How much slower the machine itself was, by kind of work, if that was measured.
         p_value: Adjusted over all comparisons; None without a test.
         seeds: Seeds on both sides.
+        in_points: Whether the change is in points, as that of a fraction; otherwise it is the logarithm of a ratio.
     """
 
     cell: CellIdentity
@@ -72,6 +74,16 @@ class Finding:
     drifts: Mapping[str, Change] = field(default_factory=dict)
     p_value: float | None = None
     seeds: tuple[int, ...] = ()
+    in_points: bool = False
+
+    def percent(self, change: float) -> float:
+        """A change in points, or that of a ratio in percent."""
+        return 100 * (change if self.in_points else math.expm1(change))
+
+    @property
+    def percent_unit(self) -> str:
+        """What follows a number of `percent`."""
+        return " points" if self.in_points else "%"
 
     @property
     def metric(self) -> str:
@@ -171,7 +183,8 @@ def _findings(
             before, after = ([metrics.get(key) for metrics in side] for side in known)
             sides = _Side(befores, before, runs[0]), _Side(afters, after, runs[1])
             margin = margins.get(metric.name, QUALITY_MARGIN if is_quality(metric) else SPEED_MARGIN)
-            empty = Finding(cell, "incomparable", key=key, unit=metric.unit, seeds=seeds)
+            scale = in_points(metric)
+            empty = Finding(cell, "incomparable", key=key, unit=metric.unit, seeds=seeds, in_points=scale)
             yield _finding(metric, *sides, empty, margin)
 
 
@@ -225,6 +238,8 @@ def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin
             return replace(empty, reason=reason)
     if None in after.metrics:
         return replace(empty, verdict="missing", reason="the candidate did not measure it")
+    if None in before.metrics:
+        return replace(empty, reason="the baseline did not measure it with every seed")
     was, now, seeds = before.values, after.values, len(before.records)
     if len(was) < seeds and len(now) < seeds:
         return replace(empty, verdict="unchanged", reason="out of memory on both sides")
@@ -286,10 +301,11 @@ def _judged(finding: Finding) -> Finding:
     elif change.stderr is None or highest <= margin:
         finding = replace(finding, verdict="unchanged")
     else:
-        reason = f"may be up to {100 * highest:.2g}% worse; more samples would tell"
+        worst = f"{finding.percent(highest):.2g}{finding.percent_unit}"
+        reason = f"may be up to {worst} worse; more samples would tell"
         return replace(finding, verdict="undecided", reason=reason)
     for work, drift in finding.drifts.items():
         if change.stderr is not None and abs(drift.worse) > margin:
-            reason = f"the machine itself was {100 * drift.worse:+.2g}% slower at {work}"
+            reason = f"the machine itself was {100 * math.expm1(drift.worse):+.2g}% slower at {work}"
             return replace(finding, verdict="undecided", reason=reason)
     return finding

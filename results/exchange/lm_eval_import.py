@@ -78,7 +78,7 @@ def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
     if not metrics:
         raise ForeignJsonError(f"task {task} has no metric")
     seed, limit = config.get("random_seed"), _limit(file, task)
-    protocol = [task, file.versions.get(task), file.n_shot.get(task), config.get("limit"), task_config]
+    protocol = [task, file.versions.get(task), file.n_shot.get(task), config.get("limit"), _of_protocol(file, task)]
     # The examples in the prompt, and lm-eval's own configuration as far as its values are scalars.
     settings = {"task.num_fewshot": file.n_shot.get(task)}
     settings |= {f"lm_eval.{key}": value for key, value in config.items() if isinstance(value, Scalar)}
@@ -110,6 +110,20 @@ def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
         peer_key=_hash(protocol),
         notes=(f"imported from {source}: measured by lm-eval, kernels and data are as its file says",),
     )
+
+
+def _of_protocol(file: LmEvalResults, task: str) -> dict[str, Any]:
+    """A task's configuration without what lm-eval adds of the model and the machine to its metadata.
+
+    From 0.4.9 on the metadata holds the model's arguments, and the path of the task's file.
+    """
+    task_config, arguments = dict(file.configs.get(task, {})), file.config.get("model_args")
+    if isinstance(metadata := task_config.get("metadata"), Mapping):
+        parts = arguments.split(",") if isinstance(arguments, str) else arguments
+        names = (str(part).partition("=")[0].strip() for part in (parts if isinstance(parts, list | Mapping) else ()))
+        left_out = {"config_source", *names}
+        task_config["metadata"] = {key: value for key, value in metadata.items() if key not in left_out}
+    return task_config
 
 
 def _limit(file: LmEvalResults, task: str) -> int | None:

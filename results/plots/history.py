@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ..compare.history import HistoryLine, MetricHistory
+from ..compare.verdicts import Finding
 from ..tables.row import format_at, grouped
 from . import draw
 from .scales import keep_possible, set_cost_axis
@@ -101,19 +102,24 @@ def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistor
     """The size of the real changes at each commit, once for all models: worse above the points, better below."""
     places = _places(found)
     real = [
-        (places[point.place], point.change.verdict, point.value, abs(point.change.change.worse))
+        (places[point.place], point.change.verdict, point.value, point.change)
         for line in lines
         for point in line.changes
         if point.change is not None and point.change.change is not None and point.value is not None
     ]
     for (x, verdict), own in grouped(real, lambda each: each[:2]).items():
         is_worse = verdict == "regressed"
-        sizes = [f"{100 * size:.2g}" for size in sorted(size for *_, size in own)]
+        unit = own[0][3].percent_unit  # a panel is of one metric
+        sizes = [f"{size:.2g}" for size in sorted(_size(change) for *_, change in own)]
         text = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
         y = (max if is_worse else min)(value for _, _, value, _ in own)
         look: dict[str, Any] = {"textcoords": "offset points", "color": _VERDICTS[verdict], "fontsize": 8}
         where: dict[str, Any] = {"xytext": (0, 10 if is_worse else -10), "va": "bottom" if is_worse else "top"}
-        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), ha="center", **look, **where)
+        axes.annotate(f"{text}{unit} {'worse' if is_worse else 'better'}", (x, y), ha="center", **look, **where)
+
+
+def _size(finding: Finding) -> float:
+    return abs(finding.percent(finding.change.worse)) if finding.change is not None else 0.0
 
 
 def _set_axes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistory) -> None:

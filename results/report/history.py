@@ -63,9 +63,10 @@ def _sentence(finding: Finding, when: str, line: HistoryLine) -> str:
     if change is None:
         return f"{told}, {finding.reason} ({line.device})"
     before, after = (format_with_error(value, None, finding.unit) for value in (finding.before, finding.after))
-    error = f" ± {100 * change.half_width():.2g}%" if change.stderr else ""
+    unit = finding.percent_unit
+    error = f" ± {finding.percent(change.half_width()):.2g}{unit}" if change.stderr else ""
     direction = "worse" if change.worse > 0 else "better"
-    size = f"{100 * abs(change.worse):.3g}%{error} {direction}"
+    size = f"{abs(finding.percent(change.worse)):.3g}{unit}{error} {direction}"
     return f"{told} {before} to {after}, {size} ({change.method}; {line.device})"
 
 

@@ -40,6 +40,7 @@ QUALITY_UNITS = frozenset({"1", "nats", "bits", "bits/byte"})
 
 DRAWS = 2_000
 _KEPT_SAMPLES = 2_000
+PAIRED = "paired bootstrap"
 RUN_TO_RUN = 0.03
 """Standard deviation between processes of the logarithm of a median time, assumed for fewer than three processes."""
 
@@ -65,13 +66,16 @@ class Change:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of no change; None without a standard error."""
+        """Two-sided p-value of no change; None without a standard error.
+
+        Where all samples change alike, a bootstrap gives no error: the p-value is then that of an exact test by signs.
+        """
         from scipy.special import stdtr
 
         if self.stderr is None:
             return None
         if self.stderr == 0:
-            return 1.0 if self.worse == 0 else 0.0
+            return 1.0 if self.worse == 0 else 2.0 ** (1 - self.n) if self.method == PAIRED else 0.0
         return float(2 * stdtr(self.freedom, -abs(self.worse) / self.stderr))
 
     def half_width(self, alpha: float = 0.05) -> float:
@@ -119,13 +123,13 @@ def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
     rows = float(np.nanvar(replicates, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
-    return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, "paired bootstrap", n)
+    return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, PAIRED, n)
 
 
 def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[float]) -> Change:
     """The change of the mean over seeds, with Welch's error; two seeds or more on each side."""
     before, after = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
-    if not _in_points(metric):
+    if not in_points(metric):
         before, after = np.log(before), np.log(after)
     first, last = (after, before) if metric.higher_is_better else (before, after)
     worse = float(last.mean() - first.mean())
@@ -184,7 +188,7 @@ def unpaired_change(metric: Metric, baseline: Estimate, candidate: Estimate) -> 
 
 def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
     """How much worse `candidate` is: in points for fractions, else as the logarithm of a ratio."""
-    if _in_points(metric):
+    if in_points(metric):
         return np.asarray(baseline - candidate)
     return np.asarray((np.log(candidate) - np.log(baseline)) * (-1 if metric.higher_is_better else 1))
 
@@ -205,10 +209,11 @@ def adjusted(p_values: Mapping[_K, float]) -> dict[_K, float]:
 
 def is_measurable(metric: Metric, *values: float) -> bool:
     """Whether a change from or to each of these values is defined."""
-    return all(math.isfinite(value) and (_in_points(metric) or value > 0) for value in values)
+    return all(math.isfinite(value) and (in_points(metric) or value > 0) for value in values)
 
 
-def _in_points(metric: Metric) -> bool:
+def in_points(metric: Metric) -> bool:
+    """Whether changes of a metric are in points: those of fractions, of which more is better."""
     return metric.unit == "1" and bool(metric.higher_is_better)
 
 

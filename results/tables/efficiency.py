@@ -1,6 +1,8 @@
 """Summaries of sweeps: the length from which a model is cheaper than softmax, and the growth of its costs.
 
-Crossovers lie only between lengths at which both models were measured; nothing is extrapolated.
+Crossovers lie only between lengths at which both models were measured; nothing is extrapolated. Two times differ if the
+tables' marks say so: their error is between processes as well as within one, and what the machine's pace explains of a
+ratio is taken off (see `ranks.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from ..stats.changes import ALPHA, Change, satterthwaite
+from ..stats.quiet import is_timed
 from .aggregate import is_comparable
-from .ranks import disturbances_of
+from .ranks import differences, disturbances_of
 from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 
 EXPONENTS = ("time_exponent", "memory_exponent")
@@ -133,10 +137,10 @@ def _is_rate(row: Row) -> bool:
 
 @dataclass(frozen=True)
 class _Cost:
-    """A cost, and the variance of its logarithm; NaN if that is not known."""
+    """A cost, and the row that it is of."""
 
     value: float
-    variance: float
+    row: Row
 
 
 def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
@@ -145,9 +149,8 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
         if row.value is not None and row.value > 0:
             length = row.seq_len
             cost = 1 / row.value if _is_rate(row) else row.value
-            variance = math.nan if row.stderr is None else (row.stderr / row.value) ** 2
             if length not in found or cost < found[length].value:
-                found[length] = _Cost(cost, variance)
+                found[length] = _Cost(cost, row)
     return found
 
 
@@ -161,35 +164,54 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
         return None
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
-    decided = [length for length in lengths if _is_decided(own[length], softmax[length])]
+    changes = {length: _log_ratio(own[length], softmax[length]) for length in lengths}
+    is_exact = not is_timed(own[ends[0]].row.unit)
+    decided = [length for length, change in changes.items() if _is_decided(change, is_exact)]
     vague = f"no significant difference at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
+    undecided = Crossover(model, "undecided", None, None, *ends, reason=vague)
     if not dearer:
-        is_always = decided == lengths
-        return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)
+        return replace(undecided, kind="always") if decided == lengths else undecided
     if dearer[-1] == lengths[-1]:
-        is_never = lengths[-1] in decided
-        return Crossover(model, "never" if is_never else "undecided", None, None, *ends, reason=vague)
+        return replace(undecided, kind="never") if lengths[-1] in decided else undecided
     before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
     gaps = [math.log(own[length].value / softmax[length].value) for length in (before, after)]
     share = gaps[0] / (gaps[0] - gaps[1])
     length = before * (after / before) ** share
     value = softmax[before].value * (softmax[after].value / softmax[before].value) ** share
-    variances = [softmax[each].variance + own[each].variance for each in (before, after)]
-    share_stderr = math.sqrt(gaps[1] ** 2 * variances[0] + gaps[0] ** 2 * variances[1]) / (gaps[0] - gaps[1]) ** 2
-    stderr = length * math.log(after / before) * share_stderr
-    if math.isnan(stderr):
-        return Crossover(model, "at", length, value, *ends)
+    first, last = changes[before], changes[after]
+    if first.stderr is None or last.stderr is None:
+        return Crossover(model, "at", length, value, *ends) if is_exact else undecided
+    slope = length * math.log(after / before) / (gaps[0] - gaps[1]) ** 2
+    stderr = slope * math.hypot(gaps[1] * first.stderr, gaps[0] * last.stderr)
+    width = slope * math.hypot(gaps[1] * first.half_width(), gaps[0] * last.half_width())
     low = max((each for each in dearer if each in decided), default=math.nan)
     high = min((each for each in decided if each >= after), default=math.nan)
-    if low <= length - 1.96 * stderr and length + 1.96 * stderr <= high:
+    if low <= length - width and length + width <= high:
         return Crossover(model, "at", length, value, *ends, stderr)
-    return Crossover(model, "undecided", None, None, *ends, reason=vague)
+    return undecided
 
 
-def _is_decided(own: _Cost, softmax: _Cost) -> bool:
-    """Whether two costs differ by more than the 95 % interval of their ratio; an unknown error counts as zero."""
-    variance = own.variance + softmax.variance
-    return math.isnan(variance) or abs(math.log(own.value / softmax.value)) > 1.96 * math.sqrt(variance)
+def _is_decided(change: Change, is_exact: bool) -> bool:
+    """Whether two costs differ significantly; of times without an error none do, and counts of bytes need none."""
+    return is_exact if change.p_value is None else change.p_value < ALPHA
+
+
+def _log_ratio(own: _Cost, softmax: _Cost) -> Change:
+    """The logarithm of the ratio of two costs, as tables compare them if raw timings were kept.
+
+    Without timings its error is that of the rows; None if one is not known.
+    """
+    rows = softmax.row, own.row
+    if all(row.evidence.timings for row in rows):
+        return differences(rows)[0, 1]
+    seeds = [row.seeds.count(",") + 1 for row in rows]
+    parts = [
+        ((row.stderr / row.value) ** 2, count - 1 if count > 1 else math.inf)
+        for row, count in zip(rows, seeds, strict=True)
+        if row.stderr is not None and row.value
+    ]
+    stderr = math.sqrt(sum(variance for variance, _ in parts)) if len(parts) == len(rows) else None
+    return Change(math.log(own.value / softmax.value), stderr, satterthwaite(parts), "unpaired", 1)
 
 
 def _undecided(found: Crossover, reason: str) -> Crossover:

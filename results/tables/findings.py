@@ -1,8 +1,9 @@
 """What a run has found, one sentence for each task: only what its measurements are sure of.
 
 A score counts as sure if it differs significantly from softmax's, or if it does not and the whole 95 % interval of its
-percentage is within `NARROW` of 100. Nothing is said of scores beside a softmax that has not learned, except that; of
-times on a machine that was not quiet; or of lengths that were not measured.
+percentage is within `NARROW` of 100. Scores of one seed say so: how training varies is not in their errors. Nothing is
+said of scores beside a softmax that has not learned, except that; of times on a machine that was not quiet; or of
+lengths that were not measured.
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ def _tasks(column: SummaryColumn) -> str:
 
 
 def _apart(column: SummaryColumn) -> str:
-    return f" ({', '.join(column.apart)})" if column.apart else ""
+    """What sets a column apart, and whether its errors lack the spread of training."""
+    told = (*column.apart, *(("one seed",) if column.is_of_one_training else ()))
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _time(table: Summary, column: SummaryColumn) -> SureFinding | None:

@@ -2,10 +2,10 @@
 
 A difference is taken over the same documents wherever all seeds of two models have predictions of them: documents are
 resampled jointly, and seeds add their spread. Times are compared by the ratio of their medians, less what the machine's
-pace explains, other numbers by their standard errors; a score whose error is not known differs from none significantly,
-and counts of bytes have no error. p-values are adjusted by Holm's method over all pairs of a
-column, as `bench compare` adjusts its own. Only numbers measured under the same conditions are compared, and times only
-if the machine was quiet.
+pace explains, other numbers by their standard errors; a score or a time whose error is not known differs from none
+significantly, and counts of bytes have no error. p-values are adjusted by Holm's method over all pairs of a column, as
+`bench compare` adjusts its own. Only numbers measured under the same conditions are compared, and times only if the
+machine was quiet.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _unpaired(one: Row, other: Row) -> Change:
         return beyond_pace(change, one.evidence, other.evidence)
     estimates = _estimate(one), _estimate(other)
     change = unpaired_change(_metric(one), *estimates)
-    is_known = not one.is_quality or all(each.stderr is not None for each in estimates) or math.isinf(change.worse)
+    is_exact = not one.is_quality and not is_timed(one.unit)
+    is_known = is_exact or all(each.stderr is not None for each in estimates) or math.isinf(change.worse)
     return change if is_known else replace(change, stderr=None)
 
 

@@ -42,7 +42,7 @@ class SummaryEntry:
         at_chance: Name of the score without learning that this one is not significantly better than; empty otherwise.
         note: Why there is no number, or why it is not compared.
         value: The score; None for costs and groups.
-        seeds: Seeds of the score.
+        seeds: Seeds of the score, of a group the fewest over its tasks; 0 for costs.
     """
 
     text: str
@@ -87,6 +87,11 @@ class SummaryColumn:
         """Conditions of the group that the column's task may belong to, or that it is; None for a single task."""
         name, slash, _ = self.comparison.task.partition("/")
         return replace(self.comparison, task=name, data="") if slash or self.kind == "group" else None
+
+    @property
+    def is_of_one_training(self) -> bool:
+        """Whether some score is that of a single training, whose error lacks the spread of training."""
+        return self.comparison.recipe != "zero-shot" and any(entry.seeds == 1 for entry in self.entries.values())
 
     @property
     def reference(self) -> SummaryEntry | None:
@@ -206,11 +211,14 @@ def _group_columns(rows: Sequence[Row], quality: Mapping[Conditions, Sequence[Ro
                 {model: p for model, (change, _) in changes.items() if (p := change.p_value) is not None}
             )
             done = max(score.done for score in scores)
+            seeds = grouped((row for own in members for row in own if row.value is not None), lambda row: row.key)
             entries = {
-                (score.model, score.variant): _group_entry(
-                    score, changes.get((score.model, score.variant)), p_values, done
+                key: replace(
+                    _group_entry(score, changes.get(key), p_values, done),
+                    seeds=min((row.seeds.count(",") + 1 for row in seeds.get(key, ())), default=0),
                 )
                 for score in scores
+                for key in [(score.model, score.variant)]
             }
             heading = where.task, "% of softmax ↑", f"{done} of {scores[0].total} tasks"
             yield SummaryColumn("group", where, heading, entries, _example(members[0]))

@@ -177,7 +177,7 @@ def _legend(table: Summary) -> Iterator[str]:
         pairings = {column.pairing.partition(" over ")[0] for column in columns if column.pairing}
         how = f"; scores {pairings.pop() if len(pairings) == 1 else 'paired where they can be'}" if pairings else ""
         yield f"+ better, - worse, = not significantly different from softmax (p < 0.05, Holm{how})"
-        if any(map(_is_of_one_training, columns)):
+        if any(column.is_of_one_training for column in columns):
             yield "where there is one seed, marks lack the spread of training (see --seeds 0,1,2)"
     headings = "".join("".join(column.heading) for column in columns)
     signs = [f"{sign} {way} is better" for sign, way in (("↑", "higher"), ("↓", "lower")) if sign in headings]
@@ -198,10 +198,6 @@ def _legend(table: Summary) -> Iterator[str]:
     if "not quiet" in {entry.text for entry in entries}:
         yield "not quiet: other work slowed the machine, and the times are not compared"
     yield from _places(columns)
-
-
-def _is_of_one_training(column: SummaryColumn) -> bool:
-    return column.comparison.recipe != "zero-shot" and any(entry.seeds == 1 for entry in column.entries.values())
 
 
 _MEANINGS: Mapping[str, str] = {

@@ -99,22 +99,38 @@ def test_tasks_that_are_missing_are_counted() -> None:
     assert (found.word, found.note) == ("holds", "1 of 5 tasks")
 
 
-def test_a_rank_correlation_over_models_is_judged_by_its_z() -> None:
-    models = ("softmax", *PRIOR, "hedgehog")
-    quality = {model: spread(0.9 - 0.1 * i) for i, model in enumerate(models)}
-    entropy = {model: spread(1.0 + i) for i, model in enumerate(models)}
+def tracked(models: Sequence[str], entropies: Sequence[float], seeds: int = 5) -> Verdict:
+    """The verdict on the claim `spiky`, of models with ever lower scores."""
+    quality = {model: spread(0.9 - 0.1 * i)[:seeds] for i, model in enumerate(models)}
+    entropy = {model: spread(value)[:seeds] for model, value in zip(models, entropies, strict=True)}
     column = STUDIES["fidelity-cola"].columns[0]
     measured = {
         ("cola", "glue/cola"): rows("glue/cola", quality, "matthews", "1", True),
         ("fidelity-cola", column): rows(column, entropy, "attention_entropy", "nats", False),
     }
-    found = verdicts(measured)["spiky"]
+    return verdicts(measured)["spiky"]
+
+
+def test_a_rank_correlation_over_models_is_judged_by_its_z() -> None:
+    models = (*PRIOR, "t2r_hh", "hedgehog")
+    found = tracked(models, range(1, 9))
     assert found.word == "holds"
     assert found.judged is not None
     assert "correlation 1.00" in found.judged.effect.contrast
-    mixed = {model: spread(2.0 + (-1) ** i * 0.1 * i) for i, model in enumerate(models)}
-    measured["fidelity-cola", column] = rows(column, mixed, "attention_entropy", "nats", False)
-    assert verdicts(measured)["spiky"].word == "undecided"
+    assert tracked(models, [2.0 + (-1) ** i * 0.1 * i for i in range(8)]).word == "undecided"
+
+
+def test_softmax_is_no_conversion_that_a_rank_correlation_counts() -> None:
+    found = tracked(("softmax", "softmax:continued=true", *PRIOR), (0.1, 0.2, 6, 5, 4, 3, 2, 1))
+    assert found.judged is not None
+    assert found.judged.effect.contrast.endswith("correlation -1.00 with -attention_entropy, 6 models")
+    assert tracked(("softmax", *PRIOR[:4]), range(1, 6)).note == "4 models have both numbers, 5 are needed"
+
+
+def test_one_seed_of_every_model_decides_no_rank_correlation() -> None:
+    models = (*PRIOR, "t2r_hh", "hedgehog")
+    assert tracked(models, range(1, 9), seeds=2).word == "holds"
+    assert tracked(models, range(1, 9), seeds=1).word == "undecided"
 
 
 def test_a_task_whose_students_did_not_run_is_left_out_and_one_alone_gives_its_reason() -> None:

@@ -61,7 +61,7 @@ def test_annotations_follow_githubs_grammar(comparison: Comparison) -> None:
     assert all(matches)
     assert [match[1] for match in matches if match] == ["error", "warning"]
     assert "elu / gpt / wikitext2%3A perplexity" in lines[0]
-    assert "+9.53%25" in lines[0]
+    assert "+10.00%25" in lines[0]
 
 
 def test_text_from_records_cannot_break_out_of_a_table_or_an_annotation() -> None:
@@ -77,8 +77,27 @@ def test_markdown_leads_with_the_verdict_and_has_the_worst_first(comparison: Com
     lines = RENDERERS["md"](comparison).splitlines()
     assert lines[0] == "**regression**: 1 regressed, 1 missing, 1 improved, 1 unchanged"
     rows = [line for line in lines if line.startswith("|")][2:]
-    assert rows[0].startswith("| **regressed** | elu / gpt / wikitext2: perplexity | 20 | 22 | +9.53% |")
+    assert rows[0].startswith("| **regressed** | elu / gpt / wikitext2: perplexity | 20 | 22 | +10.00% |")
     assert len({row.replace("\\|", "").count("|") for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "told"),
+    [
+        (Metric("perplexity", None, "1", False, None, 1), 20.0, 40.0, "+100.00%"),
+        (Metric("perplexity", None, "1", False, None, 1), 40.0, 20.0, "-50.00%"),
+        (Metric("accuracy", None, "1", True, None, 1), 0.4, 0.3, "+10.00 points"),
+    ],
+)
+def test_ratios_change_by_percent_and_fractions_by_points(
+    metric: Metric, before: float, after: float, told: str
+) -> None:
+    one, other = (
+        Snapshot("run", (make_record("elu", "recall", 0, (replace(metric, value=value),)),))
+        for value in (before, after)
+    )
+    (row,) = [line for line in RENDERERS["md"](compare(one, other)).splitlines() if "elu / gpt" in line]
+    assert row.split(" | ")[4] == told
 
 
 def test_github_has_the_annotations_before_the_table(comparison: Comparison) -> None:

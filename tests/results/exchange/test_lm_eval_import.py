@@ -92,6 +92,20 @@ def test_models_of_one_protocol_are_peers_and_other_shots_are_not(results: dict[
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.parametrize("as_text", [True, False])
+def test_models_whose_arguments_lm_eval_keeps_in_the_metadata_are_peers(results: dict[str, Any], as_text: bool) -> None:
+    """From 0.4.9 on each task's metadata holds the model's arguments, and the path of the task's file."""
+    files = []
+    for name, length in (("one", 128), ("other", 128), ("other", 256)):
+        own = {"pretrained": name, "dtype": "float32"}
+        file = copy.deepcopy(results)
+        file["config"]["model_args"] = ",".join(map("=".join, own.items())) if as_text else own
+        file["configs"]["tiny_choice"]["metadata"] |= {**own, "config_source": f"/{name}.yaml", "max_length": length}
+        files.append(file)
+    keys = [records_of(each)["lm_eval/tiny_choice"].peer_key for each in files]
+    assert keys[0] == keys[1] != keys[2]
+
+
 @pytest.mark.parametrize(
     ("given", "limit"), [({"limit": 10.0}, 10), ({"limit": 0.8}, 10), ({"limit": None, "samples": {}}, 10)]
 )

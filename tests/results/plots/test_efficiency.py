@@ -26,7 +26,8 @@ def sweep(
     for n in LENGTHS:
         value = value_at(n)
         at = {"seq_len": n, "batch_size": 1, **(more or {})}
-        found.append(Metric(name, value, unit, False, None, 3, at, "oom" if value is None else "ok"))
+        error = 0.0 if unit == "ms" else None
+        found.append(Metric(name, value, unit, False, error, 3, at, "oom" if value is None else "ok"))
     return found
 
 

@@ -32,7 +32,7 @@ def found(make_record: MakeRecord) -> MetricHistory:
 def test_real_changes_are_sentences_newest_first(found: MetricHistory) -> None:
     told = real_changes(found, found.lines)
     assert told[0] == (
-        "improved at 3bcdef0 2026-03-01: softmax / gpt / wikitext2: accuracy ↑ 0.8 to 0.85, 5% better "
+        "improved at 3bcdef0 2026-03-01: softmax / gpt / wikitext2: accuracy ↑ 0.8 to 0.85, 5 points better "
         "(tolerance; <b>&$x$)"
     )
     assert [line.split()[0] for line in told] == ["improved", "improved", "regressed", "regressed"]
@@ -41,8 +41,8 @@ def test_real_changes_are_sentences_newest_first(found: MetricHistory) -> None:
 def test_the_plot_rings_changes_and_labels_each_commit_once(found: MetricHistory) -> None:
     svg = history_svg(found, found.lines)
     ElementTree.fromstring(svg)
-    assert svg.count("10% worse") == 1
-    assert svg.count("5% better") == 1
+    assert svg.count("10 points worse") == 1
+    assert svg.count("5 points better") == 1
     assert "elu: 0.8 at 2bcdef0 2026-02-01" in svg
     assert svg == history_svg(found, found.lines)
 

@@ -96,12 +96,20 @@ def test_timings_of_one_process_carry_the_assumed_error_from_run_to_run() -> Non
 
 def test_a_change_of_nothing_is_certain() -> None:
     assert Change(0.0, 0.0, math.inf, "paired bootstrap", 9).p_value == 1
-    assert Change(0.1, 0.0, math.inf, "paired bootstrap", 9).p_value == 0
+    assert Change(0.1, 0.0, math.inf, "unpaired", 1).p_value == 0
     assert Change(0.1, None, math.inf, "tolerance", 1).p_value is None
 
 
 def test_holms_adjustment_is_the_textbooks() -> None:
     assert adjusted({1: 0.01, 2: 0.04, 3: 0.03, 4: 0.005}) == pytest.approx({4: 0.02, 1: 0.03, 3: 0.06, 2: 0.06})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 24])
+def test_samples_that_all_change_alike_are_as_sure_as_the_test_by_signs(n: int) -> None:
+    right, wrong = means(np.ones(n)), means(np.zeros(n))
+    change = paired_change(ACCURACY, [right] * 2, [wrong] * 2)
+    assert (change.worse, change.stderr) == (1.0, 0.0)
+    assert change.p_value == pytest.approx(stats.binomtest(n, n).pvalue)
 
 
 def test_a_p_value_that_is_no_number_takes_nothing_from_the_others() -> None:

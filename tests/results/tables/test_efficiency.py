@@ -12,6 +12,7 @@ import pytest
 from hedgebench.results.record import Metric, Record, Scalar
 from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.efficiency import Crossover, crossovers, is_detail, summaries
+from hedgebench.results.tables.ranks import rankings
 from hedgebench.results.tables.row import Row
 from hedgebench.results.tables.tables import sections
 
@@ -25,7 +26,7 @@ def times(ms_at: Callable[[int], float | None], lengths: tuple[int, ...] = LENGT
     for n in lengths:
         at: Mapping[str, Scalar] = {"seq_len": n, "batch_size": 1}
         ms = ms_at(n)
-        found.append(Metric("prefill_ms", ms, "ms", False, None, 3, at, "ok" if ms is not None else "oom"))
+        found.append(Metric("prefill_ms", ms, "ms", False, 0.0, 3, at, "ok" if ms is not None else "oom"))
     return tuple(found)
 
 
@@ -48,7 +49,7 @@ def test_power_laws_cross_where_their_formulas_do(rows_of: Callable[..., list[Ro
     assert (found.kind, found.model) == ("at", ("elu", 0))
     assert found.length == pytest.approx(700)
     assert found.value == pytest.approx(490)
-    assert found.text == "700"
+    assert found.text == "700 ± 0"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_kernels_cross_the_cheapest_of_softmaxs_kernels(make_record: MakeRecord)
         "fla": lambda n: 2.0 * n,
     }
     metrics = [
-        Metric("forward_ms", cost(n), "ms", False, None, 3, {"contender": name, "seq_len": n, "batch_size": 1})
+        Metric("forward_ms", cost(n), "ms", False, 0.0, 3, {"contender": name, "seq_len": n, "batch_size": 1})
         for name, cost in costs.items()
         for n in LENGTHS
     ]
@@ -145,7 +146,6 @@ def test_the_error_of_a_crossing_is_what_simulated_measurements_scatter_by(rows_
     found = crossing(lambda: 0.0)
     assert found.stderr == pytest.approx(float(np.std(lengths)), rel=0.15)
     assert found.text == f"700 ± {found.stderr:.0f}"
-    assert only(rows_of(softmax=times(lambda n: n**2 / 1000), elu=times(lambda n: 0.7 * n))).stderr is None
 
 
 def exponent(value: float, half: float) -> tuple[Metric, ...]:
@@ -164,7 +164,7 @@ def test_exponents_stand_in_a_table_with_their_intervals_and_nowhere_else(make_r
     assert fitted.columns == (("layer_prefill", "over 256..2048, batch_size=1"),)
     assert fitted.texts == {("softmax", 0): ("1.97 [1.92, 2.02]",)}
     assert crossed.columns == (("prefill_ms", "batch_size=1"),)
-    assert crossed.texts == {("elu", 0): ("700",)}
+    assert crossed.texts == {("elu", 0): ("700 ± 0",)}
     titles = [table.title.split(":")[0] for section in sections(rows) for table in section.tables]
     assert titles == ["throughput", "throughput", "Time exponent",
                       "Cheaper than softmax from seq_len (between measured lengths, on "
@@ -179,8 +179,8 @@ def slowed(metric: Metric, factor: float) -> Metric:
 @pytest.mark.parametrize(
     ("pace", "text"),
     [
-        ((PACE,), "700"),
-        ((slowed(PACE, 1.15),), "700"),
+        ((PACE,), "700 ± 0"),
+        ((slowed(PACE, 1.15),), "700 ± 0"),
         ((slowed(PACE, 20.0),), "undecided: machine was not quiet"),
         ((), "undecided: pace not measured"),
     ],
@@ -194,7 +194,7 @@ def test_crossovers_and_exponents_need_equal_pace(pace: tuple[Metric, ...], text
     )
     fitted, crossed = summaries(rows)
     assert crossed.texts == {("elu", 0): (text,)}
-    assert fitted.texts["elu", 0][1] == ("1.03 [0.98, 1.08]" if text == "700" else text)
+    assert fitted.texts["elu", 0][1] == ("1.03 [0.98, 1.08]" if text == "700 ± 0" else text)
 
 
 def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(make_record: MakeRecord) -> None:
@@ -203,9 +203,6 @@ def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(mak
         make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(0.13, 13.5), PACE)),
         make_record("elu", "throughput", metrics=(*vague, PACE)),
     ]
-    made[0] = replace(
-        made[0], metrics=tuple(replace(m, stderr=0.0) if m.stderr is None else m for m in made[0].metrics)
-    )
     fitted, crossed = summaries(leaderboard_rows(made))
     assert fitted.texts == {("softmax", 0): ("undecided: [-13.37, 13.63]",)}
     few = make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(1.9, math.nan), PACE))
@@ -227,6 +224,57 @@ def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: 
     assert found.stderr == pytest.approx(0.0283 * 1025, rel=0.05)
     alike = only(rows_of(softmax=softmax, elu=with_errors(times(lambda n: n**2 / 1010))))
     assert alike.text == "undecided: no significant difference at 256, 512, 1024, 2048"
+
+
+def timed(model: str, ms: Callable[[int], float], pace: Metric, make_record: MakeRecord) -> Record:
+    """A record of one process whose calls spread by 1 % around their own time at each length."""
+    noise = np.exp(0.01 * np.random.default_rng(0).normal(size=(len(LENGTHS), 10)))
+    metrics = []
+    for n, spread in zip(LENGTHS, noise, strict=True):
+        samples = tuple(ms(n) * spread)
+        at: Mapping[str, Scalar] = {"seq_len": n, "batch_size": 1}
+        metrics.append(
+            Metric("prefill_ms", float(np.median(samples)), "ms", False, ms(n) * 0.004, 10, at, samples=samples)
+        )
+    return make_record(model, "throughput", metrics=(*metrics, pace))
+
+
+def test_what_processes_or_the_pace_explain_of_a_sweep_is_no_crossover(make_record: MakeRecord) -> None:
+    def text(ms: Callable[[int], float], pace: Metric) -> str:
+        made = [timed("softmax", lambda n: n / 100, PACE, make_record), timed("elu", ms, pace, make_record)]
+        return only(leaderboard_rows(made)).text
+
+    unsure = "undecided: no significant difference at 256, 512, 1024, 2048"
+    assert text(lambda n: 0.97 * n / 100, PACE) == unsure  # 3 % is the spread between processes
+    assert text(lambda n: 1.03 * n / 100, PACE) == unsure
+    assert text(lambda n: 1.1 * n / 100, slowed(PACE, 1.1)) == unsure  # as is the machine
+    assert text(lambda n: 0.8 * n / 100, PACE) == "at every length from 256"
+    assert text(lambda n: 1.25 * n / 100, slowed(PACE, 1.1)) == "not up to 2048"
+
+
+def test_times_of_single_calls_are_not_told_apart_and_counts_of_bytes_are(make_record: MakeRecord) -> None:
+    def rows(unit: str, power: float) -> list[Row]:
+        name = "prefill_ms" if unit == "ms" else "state_bytes"
+        costs: Mapping[str, Callable[[int], float]] = {"softmax": lambda n: n**power / 1000, "elu": lambda n: 0.7 * n}
+        return leaderboard_rows(
+            make_record(
+                model,
+                "throughput",
+                metrics=(
+                    *(Metric(name, cost(n), unit, False, None, 1, {"seq_len": n}, samples=(cost(n),)) for n in LENGTHS),
+                    PACE,
+                ),
+            )
+            for model, cost in costs.items()
+        )
+
+    unsure = "undecided: no significant difference at 256, 512, 1024, 2048"
+    assert [only(rows("ms", power)).text for power in (1.0, 2.0, 4.0)] == [unsure] * 3
+    found = [only(rows("bytes", power)).text for power in (1.0, 2.0, 4.0)]
+    assert found == ["not up to 2048", "700", "at every length from 256"]
+    for unit, standings in (("ms", {"", "same"}), ("bytes", {"", "better"})):
+        compared = rows(unit, 4.0)
+        assert {place.standing for place in rankings(compared)} == standings
 
 
 def test_a_time_of_a_machine_that_was_not_quiet_stands_alone(make_record: MakeRecord) -> None:

@@ -33,7 +33,7 @@ def found_in(make_record: MakeRecord, make_metric: MakeMetric) -> MakeScores:
 def test_a_task_is_told_in_one_sentence_best_model_first(found_in: MakeScores) -> None:
     scores = {"softmax": (0.99, 0.002), "elu": (0.305, 0.01), "hedgehog": (0.988, 0.002), "relu": (0.9, 0.003)}
     assert found_in(scores) == [
-        "hedgehog recovers 99.8% of softmax on recall, within error; relu 90.9%; elu 30.8%, at chance"
+        "hedgehog recovers 99.8% of softmax on recall (one seed), within error; relu 90.9%; elu 30.8%, at chance"
     ]
 
 
@@ -54,7 +54,7 @@ def test_without_softmax_nothing_is_said(found_in: MakeScores) -> None:
 def test_correlations_have_no_percentage(found_in: MakeScores) -> None:
     scores = {"softmax": (0.6, 0.01), "elu": (0.3, 0.01), "hedgehog": (0.59, 0.01)}
     assert found_in(scores, "matthews") == [
-        "elu has matthews 0.300 on recall, where softmax has 0.600, significantly worse"
+        "elu has matthews 0.300 on recall (one seed), where softmax has 0.600, significantly worse"
     ]
 
 
@@ -82,21 +82,36 @@ def test_softmax_that_ran_at_a_length_with_another_seed_did_not_run_out_of_memor
 def test_a_divergence_from_softmax_is_told_without_softmax(found_in: MakeScores) -> None:
     scores = {"softmax": (0.0, 0.0), "elu": (0.24, 0.01), "hedgehog": (0.03, 0.01)}
     assert found_in(scores, "attention_kl", higher=False) == [
-        "hedgehog has attention_kl 0.030 on recall; elu attention_kl 0.240"
+        "hedgehog has attention_kl 0.030 on recall (one seed); elu attention_kl 0.240"
     ]
 
 
 def test_a_better_model_is_said_to_be_better(found_in: MakeScores) -> None:
     scores = {"softmax": (20.0, 0.1), "hedgehog": (16.0, 0.1)}
     assert found_in(scores, "perplexity", higher=False) == [
-        "hedgehog recovers 125.0% of softmax on recall, significantly better"
+        "hedgehog recovers 125.0% of softmax on recall (one seed), significantly better"
     ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seeds", "place"), [("scratch", 1, " (one seed)"), ("scratch", 2, ""), ("zero-shot", 1, "")]
+)
+def test_scores_of_one_training_say_so(
+    recipe: str, seeds: int, place: str, make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    records = [
+        make_record(model, "recall", seed, recipe=recipe, metrics=(make_metric("perplexity", value + 1e-3 * seed),))
+        for model, value in {"softmax": 10.0, "elu": 20.0}.items()
+        for seed in range(seeds)
+    ]
+    (finding,) = findings(leaderboard_rows(records))
+    assert finding.text == f"elu recovers 50.0% of softmax on recall{place}"
 
 
 def test_of_many_models_those_at_the_ends_are_named(found_in: MakeScores) -> None:
     scores = {"softmax": (0.99, 0.001)} | {f"m{i}": (0.9 - i / 10, 0.001) for i in range(6)}
     assert found_in(scores) == [
-        "m0 recovers 90.9% of softmax on recall; m1 80.8%; m2 70.7%; 2 others between; m5 40.4%"
+        "m0 recovers 90.9% of softmax on recall (one seed); m1 80.8%; m2 70.7%; 2 others between; m5 40.4%"
     ]
 
 
@@ -124,7 +139,7 @@ def test_a_group_that_was_measured_as_a_whole_stands_for_its_tasks(
         for task in tasks
     ]
     (finding,) = findings(leaderboard_rows(records))
-    assert finding.text == "elu recovers 75.0% of softmax on glue, over 8 of 8 tasks"
+    assert finding.text == "elu recovers 75.0% of softmax on glue, over 8 of 8 tasks (one seed)"
     assert finding.comparison.task == "glue"
 
 
@@ -135,6 +150,6 @@ def test_findings_of_one_task_say_which_place_they_are_of(make_record: MakeRecor
         for backbone in ("gpt", "gpt2")
     ]
     assert [finding.text for finding in findings(leaderboard_rows(records))] == [
-        "elu recovers 50.0% of softmax on wikitext2 (gpt)",
-        "elu recovers 50.0% of softmax on wikitext2 (gpt2)",
+        "elu recovers 50.0% of softmax on wikitext2 (gpt, one seed)",
+        "elu recovers 50.0% of softmax on wikitext2 (gpt2, one seed)",
     ]

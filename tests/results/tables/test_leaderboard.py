@@ -100,13 +100,13 @@ def test_a_main_metric_at_a_single_point_stands_among_the_main_metrics(
     make_record: MakeRecord, make_metric: MakeMetric
 ) -> None:
     def headline(model: str, value: float) -> Record:
-        metric = make_metric("tokens_per_s", value, "tokens/s", True, None, at={"seq_len": 512})
+        metric = make_metric("tokens_per_s", value, "tokens/s", True, 5.0, at={"seq_len": 512})
         pace = replace(make_metric("pace_ms", 1.0, "ms", None, at={"work": "calls"}), samples=(1.0, 1.0))
         return make_record(model, metrics=(metric, pace))
 
     text = leaderboard_markdown([headline("softmax", 100.0), headline("elu", 250.0)])
     assert "| model | wikitext2<br>tokens_per_s ↑, seq_len=512 |" in text
-    assert "| elu | **250** (2.5x faster) <sup>1</sup> |" in text
+    assert "| elu | **250.0** ± 5.0 (2.5x faster) <sup>1</sup> |" in text
     assert text.count("###") == 1  # the pace
 
 
