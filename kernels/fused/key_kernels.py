@@ -171,7 +171,7 @@ def _late_pairs(queries, q_map, head, rows, stop, plus, minus, values, halves, a
 def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, at, C: tl.constexpr):
     """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries.
 
-    An operand takes shared memory from where it is made: beside keys and values there is room for few at 128 dimensions.
+    An operand takes shared memory from where it is made, and few fit beside those of keys and values.
     """
     grad_plus, grad_minus, grad_values = grads
     q_plus, q_minus, given, pull, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)

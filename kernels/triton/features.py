@@ -224,7 +224,7 @@ def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
 def _share_of_maximum(features):
     """The share of each feature in the gradient of its token's maximum; equal features share it equally.
 
-    On a GPU the largest may be a few roundings off 1: the compiler joins the product and the difference of its exponent.
+    On a GPU the largest may be a rounding off 1: the compiler fuses the product and the difference in its exponent.
     """
     highest = (features == tl.max(features, 1)[:, None]).to(tl.float32)
     return highest / tl.sum(highest, 1)[:, None]

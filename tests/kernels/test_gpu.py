@@ -184,7 +184,7 @@ def test_an_element_may_lie_past_two_to_the_31(axis: str) -> None:
 
 @pytest.mark.parametrize("feature_map", ["exp", "softmax"])
 def test_tensors_of_more_than_two_to_the_31_elements(feature_map: str) -> None:
-    """The last entries of a batch, enough to be cut into as many segments, are those alone, gradients too, to the bit."""
+    """The last entries of a batch, as many as keep the number of segments, are those alone, gradients too."""
     needs_gib(70)
     batch, heads, tokens, dim = 513, 16, 4096, 64
     generator = torch.Generator("cuda").manual_seed(0)
