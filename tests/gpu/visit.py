@@ -122,8 +122,10 @@ def speed(out: Path, dry: bool) -> list[Step]:
     whole = f"throughput:modes={timed}:min_time_ms={1 if dry else 1000},memory:modes={kept}"
     call = (sys.executable, str(HERE / "call.py"), "--device", device)
     counted = ("--tokens", "64" if dry else "4096")
-    counters = ("ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw",
-                "--print-units", "base", "--metrics", ",".join(COUNTERS), "--log-file", str(out / "counters.csv"))  # fmt: skip
+    counters = (
+        *("ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw", "--print-units"),
+        *("base", "--metrics", ",".join(COUNTERS), "--log-file", str(out / "counters.csv")),
+    )
     return [
         *versions(),
         Step("compile", (sys.executable, str(HERE / "compile_first.py"), "--device", device, "--shapes", *shapes[::3],
