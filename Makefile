@@ -43,9 +43,9 @@ roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code
 	PYTHONPATH=tests $(BIN)/python -W ignore -m kernels.roofline
 
 # On a machine with a GPU, with the packages that are there: `make gpu-visit OUT=DIR PYTHON=python3`.
-gpu-visit: ## The tests for a GPU, then the speed of kernels and models: two commands of six minutes
-	$(PYTHON) tests/gpu/visit.py accuracy $(or $(OUT),$(error OUT names the folder of the results))
-	$(PYTHON) tests/gpu/visit.py speed $(OUT)
+gpu-visit: ## The tests for a GPU, then, whatever they say, the speed of kernels and models: two commands of six minutes
+	$(PYTHON) tests/gpu/visit.py accuracy $(or $(OUT),$(error OUT names the folder of the results)); failed=$$?; \
+	  $(PYTHON) tests/gpu/visit.py speed $(OUT) && exit $$failed
 
 # Signals at random moments, full and read-only disks, limits, clocks, and damaged files for every reader. The tests do
 # a little of it: `make faults KILLS=200 SEED=1 INPUTS=10000`.

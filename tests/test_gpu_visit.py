@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hedgebench.tasks.efficiency.throughput import _device_metrics
 from hedgebench.tasks.kernel_speed.task import KernelSettings
 
 from .gpu import publish, visit
@@ -19,7 +20,7 @@ def test_a_step_that_takes_too_long_is_interrupted_and_the_next_is_left_out(tmp_
     steps = [
         visit.Step("quick", (sys.executable, "-c", "print('here')"), 20),
         visit.Step("missing", ("no-such-tool",), 20, "no-such-tool"),
-        visit.Step("endless", (sys.executable, "-c", "import time; time.sleep(60)"), 5),
+        visit.Step("endless", (sys.executable, "-c", "import time; time.sleep(60)"), 1),
     ]
     outcomes = visit.run_steps("some", steps, tmp_path, 60.0)
     assert [each.code for each in outcomes[:2]] == [0, None]
@@ -29,7 +30,7 @@ def test_a_step_that_takes_too_long_is_interrupted_and_the_next_is_left_out(tmp_
     assert [each["name"] for each in json.loads((tmp_path / "some.json").read_text(encoding="utf-8"))] == [
         *("quick", "missing", "endless")
     ]
-    (late,) = visit.run_steps("late", steps[:1], tmp_path, 4.0)
+    (late,) = visit.run_steps("late", steps[:1], tmp_path, visit.GRACE_S)
     assert (late.code, late.note) == (None, "left out: no time was left")
 
 
@@ -41,7 +42,9 @@ def test_what_a_visit_names_exists(command: str, dry: bool, tmp_path: Path) -> N
     assert all((visit.ROOT / word).is_file() for word in words if word.endswith(".py"))
     for word in words:
         if word.startswith("shapes="):
-            KernelSettings(word.partition("=")[2], visit.PEERS)
+            KernelSettings(word.partition("=")[2])
+        if word.startswith("contenders="):
+            KernelSettings(contenders=word.partition("=")[2])
     assert len({step.name for step in steps}) == len(steps)
 
 
@@ -90,6 +93,19 @@ def test_a_visit_is_published_as_runs_and_tables(left_behind: Path, tmp_path: Pa
     assert "| hedgehog, % of roofline | 32 |" in told
     assert "| fla | oom |" in told
     assert (tmp_path / "results/published/h200-kernels/kernels/leaderboard.csv").is_file()
+
+
+def test_models_are_published_with_the_energy_of_their_tokens(left_behind: Path) -> None:
+    (metric,) = (each.name for each in _device_metrics(
+        {"mode": "prefill", "telemetry": {"window_s": 2.0, "energy_j": 8.0}, "role": "sweep", "subject": "model",
+         "samples_ms": [1.0, 1.0], "batch_size": 1, "seq_len": 4}, {}))  # fmt: skip
+    folder = left_behind / "models"
+    folder.mkdir()
+    (folder / "leaderboard.csv").write_text(
+        f"model,metric,at,value,stderr,unit,status\nsoftmax,{metric},batch_size=1;seq_len=4,1.0,,J,ok\n",
+        encoding="utf-8",
+    )
+    assert f"| softmax | {metric} | 4 | 1 J |" in publish.models_table(publish.leaderboard(folder))
 
 
 def test_nothing_is_published_from_a_folder_without_results(tmp_path: Path) -> None:

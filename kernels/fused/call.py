@@ -266,7 +266,8 @@ class Call(Arguments):
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)
-        return cu_seqlens.to(self.q.device).contiguous()
+        # A copy that blocks would wait for the device, though kernels read the ends in the order of the stream.
+        return cu_seqlens.to(self.q.device, non_blocking=True).contiguous()
 
 
 _MAPS = ("q_weight", "k_weight", "q_bias", "k_bias")

@@ -132,7 +132,7 @@ def _summed(half, C: tl.constexpr):
 
 @triton.jit
 def _load_queries(queries, q_map, head, rows, stop, values, halves, at, C: tl.constexpr):
-    """Both halves of the features of a chunk's queries as operands, g, h as an operand, and the slopes of all pairs."""
+    """Both halves of the features of a chunk's queries, g as an operand, h, and the slopes of all pairs."""
     q, grad, norms, pulls, length = queries
     x = features.load_tile(features.head_of(q, 0, head), rows, at.x, stop, C.DIM, C.OPERAND)
     given = features.load_tile(features.head_of(grad, 0, head), rows, at.v, stop, C.VALUES, tl.float32)
@@ -143,13 +143,14 @@ def _load_queries(queries, q_map, head, rows, stop, values, halves, at, C: tl.co
     q_plus, q_minus = query_weights(y, norm, rows < stop, halves, at.phi, False, C)
     # Features of hidden keys and of queries past the end are zero, so what their slopes are does not matter.
     slopes = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0)
-    return q_plus.to(C.OPERAND), q_minus.to(C.OPERAND), given, states.spread(pull, C.UNIT, C), slopes
+    return q_plus, q_minus, given, pull, slopes
 
 
 @triton.jit
 def _late_pairs(queries, q_map, head, rows, stop, plus, minus, values, halves, at, C: tl.constexpr):
     """`_from_sums` and `_pairs` of the only head, in an order that takes fewer registers, by count."""
-    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
+    q_plus, q_minus, given, pull, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
+    q_plus, q_minus, pulled = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND), states.spread(pull, C.UNIT, C)
     scores, weights = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION), slopes.to(C.OPERAND)
     if C.HALVES == 2:
         scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
@@ -168,17 +169,22 @@ def _late_pairs(queries, q_map, head, rows, stop, plus, minus, values, halves, a
 
 @triton.jit
 def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, at, C: tl.constexpr):
-    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
+    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries.
+
+    An operand takes shared memory from where it is made, and few fit beside those of keys and values.
+    """
     grad_plus, grad_minus, grad_values = grads
-    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
-    weights = tl.trans(slopes).to(C.OPERAND)
+    q_plus, q_minus, given, pull, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
+    weights, q_plus = tl.trans(slopes).to(C.OPERAND), q_plus.to(C.OPERAND)
     scores = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION)
     grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
+    q_minus = q_minus.to(C.OPERAND)
     if C.HALVES == 2:
         scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
         grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
     scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
     grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
+    pulled = states.spread(pull, C.UNIT, C)
     return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, pulled, C)
 
 

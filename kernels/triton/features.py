@@ -222,9 +222,12 @@ def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
 
 @triton.jit
 def _share_of_maximum(features):
-    """The share of each feature in the gradient of its token's maximum, which is 1; equal features share it equally."""
-    highest = (features == 1.0).to(tl.float32)
-    return highest / tl.maximum(tl.sum(highest, 1), 1.0)[:, None]
+    """The share of each feature in the gradient of its token's maximum; equal features share it equally.
+
+    On a GPU the largest may be a rounding off 1: the compiler fuses the product and the difference in its exponent.
+    """
+    highest = (features == tl.max(features, 1)[:, None]).to(tl.float32)
+    return highest / tl.sum(highest, 1)[:, None]
 
 
 @triton.jit

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-RUNS = ("kernels", "decode", "models")
+KERNELS = ("peers", "kernels", "decode")
+"""Runs of kernels; of a number that two of them have, the later one's is shown."""
+
+RUNS = (*KERNELS, "models")
 BEGIN, END = "<!-- measured on a GPU: begin -->", "<!-- measured on a GPU: end -->"
 
 Rows = list[dict[str, str]]
@@ -58,7 +61,7 @@ def sections(out: Path, done: Mapping[str, Any], root: Path) -> Iterable[str]:
     """Each part of the page, or an empty text where there is nothing to tell."""
     yield steps_table(done)
     yield accuracy_table(out)
-    measured = [row for run in RUNS[:2] for row in leaderboard(out / run)]
+    measured = [row for run in KERNELS for row in leaderboard(out / run)]
     yield speed_tables(measured)
     yield models_table(leaderboard(out / "models"))
     counters = out / "counters.csv"
@@ -137,7 +140,7 @@ def models_table(rows: Rows) -> str:
     """Tokens per second, the share of the peak that products with weights take, memory and energy, by length."""
     chosen = [
         row for row in rows
-        if row["value"] and (row["metric"].endswith(("_tokens_per_s", "_mj_per_token", "_j_per_token"))
+        if row["value"] and (row["metric"].endswith(("_tokens_per_s", "_energy_per_token_j"))
                              or "peak_allocated" in row["metric"] or row["metric"] == "state_bytes")
         and "seq_len" in row
     ]  # fmt: skip

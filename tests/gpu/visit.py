@@ -45,13 +45,22 @@ PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider",
 """Warnings of other versions than those of constraints.txt are no errors."""
 
 SHAPES = [f"8x{tokens}x16x{dim}" for dim in (64, 128) for tokens in (1024, 4096, 16384)]
-PEERS = "hedgehog+hedgehog-exp+fla+fla-compiled-map+softmax-flash+softmax-cudnn"
+OURS = "hedgehog+hedgehog-exp+softmax-flash+softmax-cudnn"
+PEERS = "hedgehog+fla+fla-compiled-map"
+"""Peers tune and compile for minutes, and an interrupted cell leaves nothing: they are timed in a run of their own."""
+
+MODEL_CELL_S = 20
+"""Time limit of a model's cell, whose measured points are then kept; those of an interrupted run are not."""
+
 COUNTERS = (
     *("gpu__time_duration.sum", "sm__inst_issued.sum", "sm__inst_executed.sum", "sm__cycles_elapsed.max"),
     *("sm__inst_executed_pipe_alu.sum", "sm__inst_executed_pipe_fma.sum", "sm__inst_executed_pipe_xu.sum"),
     *("dram__bytes.sum", "lts__t_bytes.sum", "sm__warps_active.avg.pct_of_peak_sustained_active"),
     *("smsp__inst_executed_op_local_ld.sum", "smsp__inst_executed_op_local_st.sum"),
 )
+
+GRACE_S = 14.0
+"""What an interrupted step gets to end: pytest waits 10 s for processes that compile before it writes its report."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,9 @@ def speed(out: Path, dry: bool) -> list[Step]:
     device = "cpu" if dry else "cuda"
     shapes = ["1x256x2x64", "1x256x2x128"] if dry else SHAPES
     bench = (sys.executable, "-m", "hedgebench", "run", "--device", device, "--quiet", "--offline")
-    kernels = ("--set", f"shapes={'+'.join(shapes)}", "--set", f"contenders={PEERS}", "--set", "min_time_ms=50")
+    scale = "smoke" if dry else "paper"
+    passes = ("--scale", scale, "--tasks", "kernels/forward,kernels/backward", "--set", f"shapes={'+'.join(shapes)}",
+              "--set", "min_time_ms=50")  # fmt: skip
     decoded = ["1x256x2x64"] if dry else ["64x4096x32x64", "64x4096x32x128"]
     lengths = "64" if dry else "4096,16384"
     timed = "prefill" if dry else "prefill+train+decode+compiled_prefill+compiled_train"
@@ -111,25 +122,26 @@ def speed(out: Path, dry: bool) -> list[Step]:
     whole = f"throughput:modes={timed}:min_time_ms={1 if dry else 1000},memory:modes={kept}"
     call = (sys.executable, str(HERE / "call.py"), "--device", device)
     counted = ("--tokens", "64" if dry else "4096")
-    counters = ("ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw", "--metrics",
-                ",".join(COUNTERS), "--log-file", str(out / "counters.csv"))  # fmt: skip
+    counters = (
+        *("ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw", "--print-units"),
+        *("base", "--metrics", ",".join(COUNTERS), "--log-file", str(out / "counters.csv")),
+    )
     return [
         *versions(),
         Step("compile", (sys.executable, str(HERE / "compile_first.py"), "--device", device, "--shapes", *shapes[::3],
                          "--processes", "2" if dry else "14"), 80),
-        Step("kernels", (*bench, "--scale", "smoke" if dry else "paper", "--tasks", "kernels/forward,kernels/backward",
-                         *kernels, "--output", str(out / "kernels")), 110),
-        Step("decode", (*bench, "--scale", "smoke" if dry else "paper", "--tasks", "kernels/decode", "--set",
-                        f"shapes={'+'.join(decoded)}", "--set", f"contenders={PEERS}", "--output",
-                        str(out / "decode")), 25),
+        Step("kernels", (*bench, *passes, "--set", f"contenders={OURS}", "--output", str(out / "kernels")), 100),
+        Step("decode", (*bench, "--scale", scale, "--tasks", "kernels/decode", "--set", f"shapes={'+'.join(decoded)}",
+                        "--set", f"contenders={OURS}+{PEERS}", "--output", str(out / "decode")), 45),
         Step("host-time", (*PYTEST, "-k", "microseconds", "-rA", f"--junitxml={out / 'host-time.xml'}",
                            *gpu_tests("_microseconds")), 25),
         Step("counters", (*counters, *call, *counted), 30, "ncu"),
+        Step("peers", (*bench, *passes, "--set", f"contenders={PEERS}", "--output", str(out / "peers")), 130),
         Step("models", (*bench, "--models", "softmax,hedgehog:map=softmax", "--tasks", whole, "--backbone", "gpt",
-                        "--scale", "smoke" if dry else "paper", "--set", f"seq_lens={lengths}", "--output",
+                        "--scale", scale, "--set", f"seq_lens={lengths}", "--timeout", str(MODEL_CELL_S), "--output",
                         str(out / "models")), 100),
-        Step("races", ("compute-sanitizer", "--tool", "racecheck", *call, "--tokens", "300", "--batch", "1", "--heads",
-                       "2"), 40, "compute-sanitizer"),
+        Step("races", ("compute-sanitizer", "--tool", "racecheck", "--error-exitcode", "1", *call, "--tokens", "300",
+                       "--batch", "1", "--heads", "2"), 40, "compute-sanitizer"),
     ]  # fmt: skip
 
 
@@ -155,10 +167,10 @@ def run_steps(name: str, steps: Sequence[Step], out: Path, seconds: float) -> li
         left = ends - time.monotonic()
         if step.tool and shutil.which(step.tool) is None:
             outcomes.append(Outcome(step.name, None, 0.0, f"left out: {step.tool} is not there"))
-        elif left < 5:
+        elif left <= GRACE_S:
             outcomes.append(Outcome(step.name, None, 0.0, "left out: no time was left"))
         else:
-            outcomes.append(run_step(step, out / f"{name}-{step.name}.log", min(step.seconds, left)))
+            outcomes.append(run_step(step, out / f"{name}-{step.name}.log", min(step.seconds, left - GRACE_S)))
         (out / f"{name}.json").write_text(json.dumps([asdict(each) for each in outcomes], indent=1), encoding="utf-8")
         last = outcomes[-1]
         print(f"{last.seconds:6.1f} s  {last.name}: exit code {last.code} {last.note}", flush=True)
@@ -166,20 +178,20 @@ def run_steps(name: str, steps: Sequence[Step], out: Path, seconds: float) -> li
 
 
 def run_step(step: Step, log: Path, seconds: float) -> Outcome:
-    """Runs a command; at its limit interrupts it, which lets pytest write its report, and soon ends it."""
+    """Runs a command; at its limit interrupts it, which lets pytest write its report, and ends it `GRACE_S` later."""
     start, note = time.monotonic(), ""
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             step.command, cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            process.wait(seconds - 4)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
-            note = f"interrupted after {seconds - 4:.0f} s"
+            note = f"interrupted after {seconds:.0f} s"
             for sent in (signal.SIGINT, signal.SIGKILL):
                 os.killpg(process.pid, sent)
                 try:
-                    process.wait(4)
+                    process.wait(GRACE_S)
                     break
                 except subprocess.TimeoutExpired:
                     continue

@@ -105,6 +105,13 @@ def test_kernels_compile_for_calls_that_see_both_ways_from_a_state(compiled: Com
     assert_within_budgets(kernels, 64, "bfloat16")
 
 
+def test_keys_of_grouped_queries_find_room_in_shared_memory_at_128_dimensions(compiled: Compiled) -> None:
+    """A loop over query heads keeps the operands of keys and values, which bare calls need no longer."""
+    kernels = compiled("compile_attention(128, 'softmax', torch.bfloat16, only={'key_walk'})")
+    assert kernels.keys() == {"key_walk"}
+    assert_within_budgets(kernels, 128, "bfloat16", SWEPT_SPILL_BYTES)
+
+
 def assert_within_budgets(kernels: dict[str, Any], dim: int, dtype: str, budgets: dict[int, int] = SPILL_BYTES) -> None:
     """Holds products to tensor cores, where there are any for the type, and all to what a thread may spill.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.choose import DECODED_TOKENS
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.state import LinearState
@@ -183,20 +184,21 @@ def test_an_element_may_lie_past_two_to_the_31(axis: str) -> None:
 
 @pytest.mark.parametrize("feature_map", ["exp", "softmax"])
 def test_tensors_of_more_than_two_to_the_31_elements(feature_map: str) -> None:
-    """The last entry of a batch is that entry alone, to the bit, gradients too."""
+    """The last entries of a batch, as many as keep the number of segments, are those alone, gradients too."""
     needs_gib(70)
     batch, heads, tokens, dim = 513, 16, 4096, 64
     generator = torch.Generator("cuda").manual_seed(0)
     x = torch.randn(batch, heads, tokens, dim, generator=generator, dtype=torch.bfloat16, device="cuda")
     assert x.numel() > 2**31
     weight = torch.randn(heads, dim, dim, generator=generator, dtype=torch.bfloat16, device="cuda") / 8
-    results = []
-    for part in (x, x[-1:]):
+    last, results = x[-9:], []
+    assert Call(last, last, last, form="chunk").segments == Call(x, x, x, form="chunk").segments
+    for part in (x, last):
         leaf = part.detach().requires_grad_()
         options: dict[str, Any] = {"feature_map": feature_map, "form": "chunk", "backend": "triton"}
         output = chunk_hedgehog_attn(leaf, leaf, leaf, weight, weight, **options).output
         (gradient,) = torch.autograd.grad(output, leaf, output.detach())
-        results.append((output[-1].detach().clone(), gradient[-1].clone()))
+        results.append((output[-9:].detach().clone(), gradient[-9:].clone()))
         del leaf, output, gradient
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.checks import check_call
@@ -47,3 +49,19 @@ def test_a_call_is_refused_each_time() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match=r"v must be \[1, 2, 5, 4\]"):
             check_call(wrong)
+
+
+def test_ends_on_the_host_are_copied_without_waiting_for_the_device() -> None:
+    """torch waits for a copy from ordinary memory unless it is told not to."""
+    copies: list[bool] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._to_copy.default:
+                copies.append(kwargs.get("non_blocking", False))
+            return func(*args, **(kwargs or {}))
+
+    packed = replace(call(device="meta"), cu_seqlens=torch.tensor([0, 2, 5]))
+    with Watch():
+        assert packed.shared["ends"].device.type == "meta"
+    assert copies == [True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -154,6 +155,17 @@ def test_one_wild_key_repeats_its_segment_and_all_later_ones(feature_map: str, s
     exact.k[:, :, 40] = size
     expected, cotangents = reference(exact)
     assert_close(run(single(exact), cotangents, scale=expected.state.log_scale), expected, 1e-4)
+
+
+def test_a_maximum_that_rounding_moves_off_one_keeps_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU an exponent is one fused operation: of the largest feature it is a rounding error, rather than 0."""
+    monkeypatch.setattr(
+        "triton.runtime.interpreter.InterpreterBuilder.create_exp2",
+        lambda builder, x: builder.unary_op(x, lambda exponents: np.exp2(exponents) * np.float32(1 - 2**-23)),
+    )
+    exact = draw(CASES["exp_max"])
+    expected, cotangents = reference(exact)
+    assert_close(run(single(exact), cotangents), expected, 1e-5)
 
 
 def test_tiles_do_not_change_results() -> None:
