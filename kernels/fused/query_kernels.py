@@ -77,6 +77,8 @@ def _query_walk(queries, keys, maps, initial, segments, here, head, kv_heads, C:
         x = features.load_tile(q, rows, at.x, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
             keep, key, values = features.load_keys(keys, rows, stop, at, C)
+            if C.CROWDED:
+                k_map = features.load_map(maps[1], kv_head, at, C)
             y = features.project(key, k_map, C)
             slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
             # Features of hidden keys are zero, so what their slopes are does not matter.

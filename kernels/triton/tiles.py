@@ -119,6 +119,11 @@ class Constants:
         return self.HALVES * self.WIDTH
 
     @property
+    def CROWDED(self) -> bool:
+        """Three matrices of TF32 operands, 64 KiB each, do not fit beside sums: one is read for each chunk."""
+        return self.PRECISION == "tf32" and max(self.DIM, self.WIDTH, self.VALUES) > 64
+
+    @property
     def LATE(self) -> bool:
         """Keys read the sums over queries after a chunk's queries are mapped, which takes fewer registers, by count."""
         return self.CAUSAL and self.GROUPS == 1 and not self.LOG
