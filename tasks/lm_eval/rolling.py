@@ -42,7 +42,7 @@ class RollingTask(LmEvalTask):
         return [{**row, TOKENS: sum(len(model.encode(text)) for (text,) in row[INPUT])} for row in rows]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """lm-eval's metrics of the documents; `perplexity` and `tokens` of those with a score and at least one token."""
+        """lm-eval's metrics of the documents; `perplexity` and `tokens` of those with a score and a token."""
         own = [{key: value for key, value in row.items() if key != TOKENS} for row in rows]
         metrics = super().score(own, settings)
         scored = [row for row in rows if UNSCORED not in row and row[TOKENS]]
