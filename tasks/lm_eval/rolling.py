@@ -42,12 +42,13 @@ class RollingTask(LmEvalTask):
         return [{**row, TOKENS: sum(len(model.encode(text)) for (text,) in row[INPUT])} for row in rows]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """lm-eval's metrics of the documents; `perplexity` and `tokens` of those that have a score."""
+        """lm-eval's metrics of the documents; `perplexity` and `tokens` of those with a score and a token."""
         own = [{key: value for key, value in row.items() if key != TOKENS} for row in rows]
         metrics = super().score(own, settings)
-        scored = [row for row in rows if UNSCORED not in row]
+        scored = [row for row in rows if UNSCORED not in row and row[TOKENS]]
         known = {metric.name for metric in metrics}
-        return metrics + [metric for metric in _by_token(scored) if metric.name not in known]
+        by_token = _by_token(scored) if scored else []
+        return metrics + [metric for metric in by_token if metric.name not in known]
 
 
 def _by_token(rows: Sequence[Row]) -> list[Metric]:

@@ -153,6 +153,8 @@ def to_metrics(rows: Sequence[Row], config: TaskConfig, bootstrap_iters: int) ->
 def standard_error(metric: str, aggregate: Aggregation, values: Sequence[Any], bootstrap_iters: int) -> float | None:
     """lm-eval's standard error of a metric; for ratios of sums, for which it has none, ours; None if unknown.
 
+    Documents of size 0, such as those without text, are not resampled: a resample of them alone would have no ratio.
+
     Args:
         metric: Its name.
         aggregate: Computes it from the values of documents.
@@ -166,9 +168,9 @@ def standard_error(metric: str, aggregate: Aggregation, values: Sequence[Any], b
     if len(values) < 2:
         return None
     if aggregate in (weighted_perplexity, bits_per_byte):
-        nats, sizes = zip(*values, strict=True)
         statistic: RatioStatistic = "exp_ratio" if aggregate is weighted_perplexity else "bits_ratio"
-        return ratio_bootstrap([-n for n in nats], sizes, statistic)
+        sized = [(-nats, size) for nats, size in values if size]
+        return ratio_bootstrap([nats for nats, _ in sized], [size for _, size in sized], statistic)
     estimate = stderr_for_metric(aggregate, min(bootstrap_iters, 100) if metric in _FEW_DRAWS else bootstrap_iters)
     if estimate is None:
         return None

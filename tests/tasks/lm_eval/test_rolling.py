@@ -14,7 +14,7 @@ from hedgebench.tasks.base import BackboneTokenizer, Sources
 from hedgebench.tasks.lm_eval.rolling import LM_EVAL_WITH_ROLLING, RollingTask
 from hedgebench.tasks.lm_eval.task import LM_EVAL, LmEvalTask
 
-from ..lm_eval_tiny import adapter_of, save_checkpoint, text_model_of, write_task, write_words
+from ..lm_eval_tiny import adapter_of, save_checkpoint, text_model_of, write_data, write_task, write_words
 
 ROLLING = {
     "output_type": "loglikelihood_rolling",
@@ -57,6 +57,26 @@ def test_a_rolling_task_has_lm_evals_measures_and_those_by_token(
     assert metrics["perplexity"].value == pytest.approx(metrics["byte_perplexity"].value)
     assert metrics["perplexity"].value == pytest.approx(math.exp(math.log(2) * (metrics["bits_per_byte"].value or 0)))
     assert metrics["perplexity"].stderr == pytest.approx(metrics["byte_perplexity"].stderr)
+
+
+def test_a_document_without_text_adds_nothing_and_the_others_keep_their_measures(
+    here: Sources, checkpoint: Path, tmp_path: Path
+) -> None:
+    texts = ["one two", "three", "no"]
+    assert here.mirror is not None
+    found = []
+    for repo, rows in (("whole", texts), ("gaps", ["", *texts])):
+        write_data(here.mirror, f"tiny/{repo}", "plain", "test", {"text": rows})
+        name = write_task(tmp_path, repo, **ROLLING, dataset_path=f"tiny/{repo}", training_split=None)
+        task = LM_EVAL_WITH_ROLLING.get(f"lm_eval/{name}")
+        settings = task.info.scales["smoke"].settings
+        predicted = task.predict(adapter_of(checkpoint), task.load(settings, here), settings)
+        found.append({metric.name: metric for metric in task.score(predicted, settings)})
+    for measure in ("byte_perplexity", "bits_per_byte", "perplexity", "tokens"):
+        whole, gaps = (each[measure] for each in found)
+        assert gaps.value == pytest.approx(whole.value)
+        assert gaps.stderr == pytest.approx(whole.stderr)
+    assert found[1]["perplexity"].n == len(texts)
 
 
 def test_other_tasks_are_as_they_were_and_the_registry_has_the_family(tmp_path: Path) -> None:
