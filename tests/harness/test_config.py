@@ -206,8 +206,8 @@ def test_options_win_over_a_file_a_suite_over_its_models_and_tasks_and_false_ove
 
 
 def test_a_setting_of_python_is_written_as_after_a_flag() -> None:
-    settings = {"metric": None, "train": {"steps": 2, "betas": (1, 2)}, "flags": [True]}
-    settings = config_of({"models": "elu", "tasks": "stdlib", "set": settings}).overrides
+    given_in_python = {"metric": None, "train": {"steps": 2, "betas": (1, 2)}, "flags": [True]}
+    settings = config_of({"models": "elu", "tasks": "stdlib", "set": given_in_python}).overrides
     assert settings == {"metric": "none", "train.steps": "2", "train.betas": "1,2", "flags": "true"}
 
 

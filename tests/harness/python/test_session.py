@@ -128,10 +128,10 @@ def test_options_become_flags_those_of_a_file_too_and_false_wins_over_its_true(
 ) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(runs, "call_bench", lambda arguments, **_: called.append(arguments))
-    monkeypatch.setattr(runs.Results, "of_plan", lambda folder: folder)
+    monkeypatch.setattr(hedgebench.Results, "of_plan", lambda folder: folder)
     path = tmp_path / "run.toml"
     path.write_text("fresh = true\noffline = true\ntimeout = 9\n[set.train]\nlr = 0.5\n", encoding="utf-8")
-    given = {"fresh": False, "log": ["mlflow", "wandb"], "set": {"train": {"steps": 2}}, "output": "out"}
+    given: dict[str, Any] = {"fresh": False, "log": ["mlflow", "wandb"], "set": {"train": {"steps": 2}}, "output": "out"}
     hedgebench.run("elu", "stdlib", config=path, quiet=True, **given)
     assert set(called[0]) == {
         *("run", "--models=elu", "--tasks=stdlib", "--offline", "--timeout=9", "--log=mlflow,wandb", "--output=out"),
