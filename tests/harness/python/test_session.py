@@ -131,8 +131,8 @@ def test_options_become_flags_those_of_a_file_too_and_false_wins_over_its_true(
     monkeypatch.setattr(hedgebench.Results, "of_plan", lambda folder: folder)
     path = tmp_path / "run.toml"
     path.write_text("fresh = true\noffline = true\ntimeout = 9\n[set.train]\nlr = 0.5\n", encoding="utf-8")
-    given: dict[str, Any] = {"fresh": False, "log": ["mlflow", "wandb"], "set": {"train": {"steps": 2}}, "output": "out"}
-    hedgebench.run("elu", "stdlib", config=path, quiet=True, **given)
+    more: Any = {"fresh": False, "log": ["mlflow", "wandb"], "set": {"train": {"steps": 2}}, "output": "out"}
+    hedgebench.run("elu", "stdlib", config=path, quiet=True, **more)
     assert set(called[0]) == {
         *("run", "--models=elu", "--tasks=stdlib", "--offline", "--timeout=9", "--log=mlflow,wandb", "--output=out"),
         *("--set=train.lr=0.5", "--set=train.steps=2", "--quiet"),
