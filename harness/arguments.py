@@ -120,7 +120,7 @@ def add_paper(parser: argparse.ArgumentParser) -> None:
     shared = flag_arguments()
     for flag, how in PAPER_FLAGS.items():
         parser.add_argument(flag, **{**shared[flag], **how})
-    parser.add_argument("--quiet", action="store_true", help="print failures only")
+    parser.add_argument("--quiet", action="store_true", help="print failures, what is left out and where results are")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON (list, claims)")
     output.add_argument("--format", choices=("md",), help="print Markdown (claims)")

@@ -217,6 +217,11 @@ def _list(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from .commands.reporting import render_runs, rescore_runs, show_runs
 
+    if options.details and (options.serve or options.format):
+        form = "--serve" if options.serve else f"--format {options.format}"
+        raise UsageError(f"--details prints every table to the terminal, and {form} has its own form")
+    if options.trust_remote_code and not options.rescore:
+        raise UsageError("--trust-remote-code goes with --rescore; add --rescore, or leave --trust-remote-code out")
     if options.rescore:
         rescore_runs(options.runs, options.trust_remote_code)
     if options.serve or options.port is not None:
@@ -226,10 +231,6 @@ def _report(options: argparse.Namespace) -> int:
     if options.format is None:
         _tell(show_runs(options.runs, _console(), options.details))
         return 0
-    if options.details:
-        raise UsageError(
-            f"--details prints every table to the terminal, and --format {options.format} has its own form"
-        )
     text, messages = render_runs(options.runs, options.format)
     _tell(messages)
     sys.stdout.write(text)

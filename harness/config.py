@@ -92,7 +92,7 @@ class RunConfig:
     audit: bool = _set_by(
         "also score converted models with parts of their attention taken away; done cells need --fresh", False
     )
-    log_samples: bool = _set_by("keep inputs beside predictions", False)
+    log_samples: bool = _set_by("keep inputs beside predictions; done cells need --fresh", False)
     trust_remote_code: bool = _set_by(
         "load pickled weights, and run code of a checkpoint, of a task's YAML file or of a metric's script", False
     )
@@ -165,15 +165,11 @@ def split_models(text: str) -> tuple[str, ...]:
     parts, found = list(split_list(text)), []
     while parts:
         _, local, path = parts[0].partition("@hf:")
-        lengths = [n for n in range(len(parts), 1, -1) if local and _exists(",".join((path, *parts[1:n])))]
-        taken = lengths[0] if lengths else 1
+        longer = (n for n in range(len(parts), 1, -1) if local)
+        taken = next((n for n in longer if Path(",".join((path, *parts[1:n]))).expanduser().exists()), 1)
         found.append(",".join(parts[:taken]))
         del parts[:taken]
     return tuple(found)
-
-
-def _exists(path: str) -> bool:
-    return Path(path).expanduser().exists()
 
 
 FLAGS: Mapping[str, str] = {
@@ -206,8 +202,7 @@ def _default_told(field: Field[Any]) -> str:
     """The default of a field for its flag's help; empty for switches, and if the help has it."""
     if "(default: " in field.metadata["help"] or isinstance(field.default, bool):
         return ""
-    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    return f" (default: {default})"
+    return f" (default: {as_text(field.default)})"
 
 
 def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,20 +212,28 @@ def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: A value is not of the form that its flag takes.
     """
     flags = {flag.replace("-", "_"): name for flag, name in FLAGS.items()}
-    return {
-        flags[key]: _parse(flags[key], value) for key, value in options.items() if key in flags and value is not None
-    }
+    given = {flags[key]: value for key, value in options.items() if key in flags and value is not None}
+    return {name: _parse(name, value) for name, value in given.items()}
 
 
 def config_of(options: Mapping[str, Any]) -> RunConfig:
-    """The configuration from options of `bench run` by name, and from the file that `config` names; options win.
+    """The configuration from options of `bench run`, read as `values_of` reads them."""
+    return make_config(values_of(options))
+
+
+def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values for `make_config` from options by name and the file that `config` names.
+
+    Options win, a suite over the file's models and tasks.
 
     Raises:
         UsageError: An option or the file is wrong.
     """
     values = read_config_file(Path(options["config"])) if options.get("config") else {}
     flags = flag_values(options)
-    return make_config({**values, **flags, "set": {**values.get("set", {}), **flags.get("set", {})}})
+    if "suite" in flags:
+        values = {name: values[name] for name in values if name not in ("models", "tasks")}
+    return {**values, **flags, "set": {**values.get("set", {}), **flags.get("set", {})}}
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -241,9 +244,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: The file cannot be read, is not TOML, or has an unknown key or a value of the wrong type.
     """
-    data = read_toml(path, "configuration")
     values: dict[str, Any] = {}
-    for key, value in data.items():
+    for key, value in read_toml(path, "configuration").items():
         flag = key.replace("_", "-")
         if flag not in FLAGS:
             raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, FLAGS)}")
@@ -261,11 +263,10 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         UsageError: The file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise UsageError(f"cannot read {what} {str(path)!r}: it is nested too deeply") from error
-    except (OSError, ValueError) as error:  # tomllib's own error is a ValueError, as are those of text and numbers
-        raise UsageError(f"cannot read {what} {str(path)!r}: {error}") from error
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin files with a mark
+    except (RecursionError, OSError, ValueError) as error:  # a ValueError is tomllib's own, or one of text and numbers
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"cannot read {what} {str(path)!r}: {reason}") from error
 
 
 def _parse(name: str, value: Any) -> Any:
@@ -276,7 +277,7 @@ def _parse(name: str, value: Any) -> Any:
     """
     match name:
         case "set" if isinstance(value, list):
-            return parse_overrides(value)
+            return parse_overrides([as_text(pair) for pair in value])
         case "set" if isinstance(value, dict):
             return dict(_flatten(value))
         case "set":
@@ -293,7 +294,7 @@ def _parse(name: str, value: Any) -> Any:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):
         raise UsageError(f"{name.removesuffix('_s')} is {value!r}; allowed: {kinds[0].__name__}")
-    return value
+    return str(Path(value).expanduser()) if name in ("output", "mirror") and value else value
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -306,9 +307,9 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def as_text(value: Any) -> str:
     """A value as it is written after a flag."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_text, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 NOTHING_GIVEN = "no {0} given: pass --{0}, or neither --models nor --tasks for the quickstart"

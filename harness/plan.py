@@ -25,7 +25,7 @@ from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import mechanism_code, scoring_fingerprint
-from .settings import Groups, apply_overrides, check_backbone, check_counts, check_overrides
+from .settings import Groups, apply_overrides, check_backbone, check_counts, check_overrides, check_unfixed
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
@@ -63,8 +63,11 @@ def make_plan(
         UsageError: A name, an option or a setting does not exist, or a setting has a wrong value.
     """
     sources = make_sources(config)
-    drafts = list(_drafts(config, sources))
+    tasks = _tasks(config.tasks, config.trust_remote_code)
+    drafts = list(_drafts(config, tasks, sources))
     check_overrides(config.overrides, [draft.cell.settings for draft in drafts])
+    fixed = {spec.canonical(task.info.name): {*spec.declared, *spec.given} for task, spec in tasks}
+    check_unfixed(config.overrides, [(draft.cell.settings["task"], fixed[draft.cell.task]) for draft in drafts])
     begin({draft.cell.recipe for draft in drafts})
     identified: dict[tuple[str, str, str], PlannedCell] = {}
     planned: dict[str, PlannedCell] = {}
@@ -97,12 +100,12 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
 
 
-def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
+def _drafts(config: RunConfig, tasks: Sequence[tuple[Task, TaskSpec]], sources: Sources) -> Iterator[PlannedCell]:
     """Every model on every task with its settings, without data and seeds."""
     located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
     parse_model = partial(parse_spec, mechanisms=registry.mechanisms().get)
     specs = list(_specs(config.models, parse_model))
-    for task, task_spec in _tasks(config.tasks, config.trust_remote_code):
+    for task, task_spec in tasks:
         if not task.info.model and not specs:
             raise UsageError(NOTHING_GIVEN.format("models"))
         for spec in [parse_model(task.info.model)] if task.info.model else specs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -56,6 +56,26 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             others = {f"{group}.KEY" for group, _ in names if group != "task"}
             allowed = sorted(of_group) or [*sorted(of_task), *sorted(others)]
             raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
+
+
+def check_unfixed(overrides: Iterable[str], tasks: Collection[tuple[Settings, Collection[str]]]) -> None:
+    """Refuses overrides of a setting that every task with it has in its name or in the file that declares it.
+
+    Args:
+        overrides: Keys of the overrides.
+        tasks: The settings of each task, and the keys that its name or its file sets.
+
+    Raises:
+        UsageError: There is such an override, which would change nothing.
+    """
+    for key in overrides:
+        name = key.removeprefix("task.")
+        are_set = [name in own for settings, own in tasks if name in settings]
+        if are_set and all(are_set):
+            raise UsageError(
+                f"--set {key} changes nothing: every task that has this setting has it in its name or in the file that "
+                "declares it, which win; change it there"
+            )
 
 
 def check_backbone(backbone: Backbone, settings: Settings) -> None:

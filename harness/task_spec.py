@@ -18,7 +18,6 @@ It is `classification:tickets` in records and tables: its content counts, and no
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +107,8 @@ def parse_task_specs(text: str, trust_code: bool = False) -> list[TaskSpec]:
 def declares_tasks(path: Path) -> bool:
     """Whether a file is TOML with a table that names its `task`; pyproject.toml, for example, has none."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).values()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        tables = read_toml(path, "tasks from").values()
+    except UsageError:
         return False
     return any(isinstance(table, dict) and isinstance(table.get("task"), str) for table in tables)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,12 @@ from ...adapters.pretrained.weight_files import read_config
 from ...results.exchange.model_card import write_model_card
 from ...results.names import UsageError
 from ...results.store import RunStore
+from ...tasks.data.sources import hub_is_off
 from ..config import RunConfig
 from ..plan import make_plan
 from ..python.called import Following
 from ..recipes import RECIPES
-from ..running.progress import say
+from ..running.progress import reason, say
 from ..running.runner import EXIT_FAILED, EXIT_OK, default_output, run
 
 _PIPELINES = {"bert": "text-classification", "vit": "image-classification"}
@@ -58,7 +58,9 @@ def convert(
     planned = make_plan(config)
     if len(planned) != 1:
         raise UsageError(f"--model and --data ask for {len(planned)} conversions; ask for one")
-    cell = planned[0].cell
+    cell, named = planned[0].cell, planned[0].spec.backbone
+    if named not in (None, config.backbone):
+        raise UsageError(f"--model names the backbone {named}, and --base {config.backbone}; name it with --base alone")
     if not RECIPES[cell.recipe].pretrained:
         is_small = RECIPES[cell.recipe].trains_teacher
         problem = "converts a model that it trains itself, which no folder can hold" if is_small else "converts nothing"
@@ -71,6 +73,9 @@ def convert(
     if code != EXIT_OK:
         return code
     (record,) = (r for r in RunStore(Path(config.output or "")).records().records if r.cell_id == cell.key)
+    if not folder.exists():  # to run out of memory is a result of a run, and no converted model
+        say(console, f"no model was written: {reason(record)}")
+        return EXIT_FAILED
     write_model_card(
         record, folder, push or str(folder), _PIPELINES.get(read_config(folder)["model_type"], "text-generation")
     )
@@ -90,7 +95,7 @@ def require_push(repo: str, config: RunConfig) -> None:
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UsageError(f"--push {repo!r} is no name of a repository on the hub; give ORG/NAME")
-    if config.offline or os.environ.get("HF_HUB_OFFLINE") == "1":
+    if config.offline or hub_is_off():
         raise UsageError("--push uploads to the hub, and the run is offline; leave out --offline and HF_HUB_OFFLINE=1")
     if get_token() is None:
         raise UsageError(NO_TOKEN)

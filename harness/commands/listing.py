@@ -41,7 +41,8 @@ def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
     broken: Mapping[str, str] = {}
     if what in ("models", "tasks"):
         broken = registry.mechanisms().broken if what == "models" else registry.tasks().broken
-    problems = [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
+    told = {name: f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()}
+    problems = [*told.values()]
     if what == "tasks" and pattern.partition(":")[0].endswith(TOML):
         return _declared_rows(pattern), problems
     listed = LISTINGS[what]()
@@ -58,6 +59,8 @@ def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
     chosen = fnmatch.filter(rows, pattern) or group
     if not chosen and what == "tasks" and registry.tasks().family(pattern):
         return [_task_row(registry.tasks().get(pattern))], problems
+    if not chosen and pattern in told:
+        raise UsageError(told[pattern])
     if not chosen:
         raise unknown_name(what.removesuffix("s"), pattern, rows)
     return [rows[name] for name in chosen], problems

@@ -33,7 +33,7 @@ class PaperRequest:
         artefacts: Ids of artefacts; empty for all.
         config: Scale, device, mirror, folder and the like.
         seeds: Seeds instead of each study's own number of them.
-        quiet: Print failures only.
+        quiet: Print failures, what is left out and where results are, and no progress.
         as_json: Print JSON.
         as_markdown: Print Markdown.
     """

@@ -59,7 +59,7 @@ class Results:
         Raises:
             StoreError: The folder holds no run.
         """
-        store = RunStore.of_run(folder)
+        store = RunStore.of_run(folder.absolute())  # predictions are read later, maybe from another current folder
         planned = {cell["cell"] for cell in parse_json(store.manifest.read_bytes())["plan"]}
         records = tuple(record for record in store.records().records if record.cell_id in planned)
         return cls(records, folder, lambda record: store.kept_samples(record.cell_id))

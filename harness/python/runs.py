@@ -11,7 +11,7 @@ from ...adapters.mechanisms.declaration import Mechanism
 from ...results.names import UsageError, unknown_name
 from ...tasks.base import Task
 from .. import registry
-from ..config import RunConfig, config_of
+from ..config import FLAGS, RunConfig, as_text, flag_values, make_config, values_of
 from ..running.runner import default_output
 from .results import Results
 from .session import call_bench, names_of
@@ -38,7 +38,7 @@ class ConvertOptions(TypedDict, total=False):
         limit: Largest number of test rows.
         offline: Never touch the network.
         trust_remote_code: Load pickled weights and code of a checkpoint.
-        quiet: Show failures only.
+        quiet: Show the table and failures only.
     """
 
     recipe: str | None
@@ -108,16 +108,17 @@ def run(models: Models | None = None, tasks: Tasks | None = None, **options: Unp
             run on a cluster, which cannot import it.
         KeyboardInterrupt: The run was interrupted; the same call goes on where it stopped.
     """
-    given = _plain(options, RunOptions)
     named = {"models": models, "tasks": tasks}
-    given |= {name: names_of(value) for name, value in named.items() if value is not None}
-    config = config_of(given)
+    own_names = {name: names_of(value) for name, value in named.items() if value is not None}
+    values = values_of({**_plain(options, RunOptions), **own_names})
+    config = make_config(values)
     if config.executor != "local" and (own := _own_in(config)):
         how = f"make it a plugin for {config.executor}"
         raise UsageError(f"{own} exists in this session only, which a cluster cannot import; {how}")
-    given["output"] = str(default_output(config)) if config.output is None else config.output
-    call_bench(["run", *_arguments(given)], quiet=bool(given.get("quiet")))
-    return Results.of_plan(Path(given["output"]))
+    output = config.output or str(default_output(config))
+    quiet = bool(options.get("quiet"))
+    call_bench(["run", *_arguments({**values, "output": output, "quiet": quiet})], quiet=quiet)
+    return Results.of_plan(Path(output))
 
 
 def convert(
@@ -143,9 +144,10 @@ def convert(
         RuntimeError: The conversion failed; the message has the end of the output.
         KeyboardInterrupt: The conversion was interrupted.
     """
-    given = {**_plain(options, ConvertOptions), "model": names_of(model), "base": base, "data": data}
-    given |= {"to": str(to), "seed": seed} | ({} if push is None else {"push": push})
-    call_bench(["convert", *_arguments(given)], quiet=bool(given.get("quiet")), allows_failures=False)
+    quiet = bool(options.get("quiet"))
+    given = {"model": names_of(model), "base": base, "data": data, "to": str(to), "seed": seed, "push": push}
+    values = {**flag_values(_plain(options, ConvertOptions)), **given, "quiet": quiet}
+    call_bench(["convert", *_arguments(values)], quiet=quiet, allows_failures=False)
     return Path(to)
 
 
@@ -169,8 +171,7 @@ def _plain(options: Mapping[str, Any], known: type) -> dict[str, Any]:
     for name in options:
         if name not in allowed:
             raise TypeError(str(unknown_name("option", name, allowed)))
-    given = {name: value for name, value in options.items() if value is not None and value is not False}
-    return {name: _option(value) for name, value in given.items()}
+    return {name: _option(value) for name, value in options.items() if value is not None}
 
 
 def _option(value: Any) -> Any:
@@ -179,28 +180,22 @@ def _option(value: Any) -> Any:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def _arguments(given: Mapping[str, Any]) -> list[str]:
-    """Options as arguments of the command."""
+def _arguments(values: Mapping[str, Any]) -> list[str]:
+    """Values, such as those for `make_config`, as arguments of the command."""
+    flags = {name: flag for flag, name in FLAGS.items()}
     found: list[str] = []
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
+    for name, value in values.items():
+        flag = f"--{flags.get(name, name)}"
         match value:
+            case None | False:
+                pass
             case True:
                 found.append(flag)
             case Mapping():
-                found += [f"{flag}={key}={_text(item)}" for key, item in value.items()]
-            case list() if name == "log":
-                found += [f"{flag}={item}" for item in value]
+                found += [f"{flag}={key}={as_text(item)}" for key, item in value.items()]
             case _:
-                found.append(f"{flag}={_text(value)}")
+                found.append(f"{flag}={as_text(value)}")
     return found
-
-
-def _text(value: Any) -> str:
-    """A value as it is written on the command line."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _own_in(config: RunConfig) -> str:

@@ -217,8 +217,8 @@ class SlurmExecutor:
 
     def _executor(self, submitit: Any, group: Sequence[CellJob]) -> Any:
         """Submits jobs with what the largest of a group needs; one that measures time has a node of its own."""
-        limits = [job.timeout_s for job in group]
-        seconds = sum(limit for limit in limits if limit is not None) if None not in limits else _DAY_S
+        limit_s = group[0].timeout_s  # the run's, the same for every cell
+        seconds = _DAY_S if limit_s is None else limit_s * max(map(len, _parts(group)))
         parameters = {
             "name": "hedgebench",
             "cpus_per_task": max(job.threads for job in group),

@@ -178,11 +178,37 @@ def test_a_file_gives_the_same_configuration_as_flags(toml: Callable[[str], dict
         ("scale = ['smoke']", r"scale is \['smoke'\]; allowed: str"),
         ("seeds = 1.5", "seeds are '1.5'"),
         ("seeds = [0, 0]", "each may be given once"),
+        ("set = [1]", "--set '1' is not of the form KEY=VALUE"),
     ],
 )
 def test_a_file_with_a_mistake_says_which(toml: Callable[[str], dict[str, Any]], text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         toml(text)
+
+
+def test_a_file_may_begin_and_end_its_lines_as_editors_of_windows_do(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b'\xef\xbb\xbfscale = "small"\r\n[set]\r\nlength = 8\r\n')
+    assert read_config_file(tmp_path / "run.toml") == {"scale": "small", "set": {"length": "8"}}
+
+
+def test_a_folder_below_the_users_home_is_no_folder_named_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert config_of({"models": "elu", "tasks": "stdlib", "output": "~/runs/x"}).output == "/home/me/runs/x"
+
+
+def test_options_win_over_a_file_a_suite_over_its_models_and_tasks_and_false_over_true(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('models = "softmax"\ntasks = "stdlib"\nfresh = true\nlimit = 3\n', encoding="utf-8")
+    config = config_of({"config": path, "suite": "icl", "fresh": False})
+    assert (config.models, config.tasks) == (SUITES["icl"].models, tuple(SUITES["icl"].tasks))
+    assert (config.fresh, config.limit) == (False, 3)
+    assert config_of({"config": path, "models": "elu"}).tasks == ("stdlib",)
+
+
+def test_a_setting_of_python_is_written_as_after_a_flag() -> None:
+    given_in_python = {"metric": None, "train": {"steps": 2, "betas": (1, 2)}, "flags": [True]}
+    settings = config_of({"models": "elu", "tasks": "stdlib", "set": given_in_python}).overrides
+    assert settings == {"metric": "none", "train.steps": "2", "train.betas": "1,2", "flags": "true"}
 
 
 def test_a_file_that_is_not_there_or_not_text_says_so(tmp_path: Path) -> None:

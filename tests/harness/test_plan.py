@@ -199,6 +199,18 @@ def test_an_override_needs_to_fit_one_task_only() -> None:
     assert len(planned("recall", "timing", overrides={"train.lr": "1"})) == 2
 
 
+def test_an_override_that_the_tasks_own_settings_win_over_is_refused(tmp_path: Path) -> None:
+    for key in ("length", "task.length"):
+        with pytest.raises(UsageError, match=f"--set {key} changes nothing"):
+            planned("recall:length=16", overrides={key: "32"})
+    own, plain = planned("recall:length=16", "recall", overrides={"length": "32"})
+    assert [p.cell.settings["task"]["length"] for p in (own, plain)] == [16, 32]
+    file = tmp_path / "own.toml"
+    file.write_text('[mine]\ntask = "recall"\nlength = 16\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="--set length changes nothing"):
+        planned(str(file), overrides={"length": "32"})
+
+
 def test_a_batch_size_is_set_where_the_task_has_one() -> None:
     assert planned("recall", batch_size="2")[0].cell.settings["task"]["batch_size"] == 2
     assert planned("recall", batch_size="auto")[0].cell.settings["task"]["batch_size"] == 4

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from hedgebench.harness.commands import convert
 from hedgebench.harness.config import RunConfig
 from hedgebench.harness.running.runner import make_job
-from hedgebench.results.record import Metric
+from hedgebench.results.record import Failure, Metric
 from hedgebench.results.store import RunStore
 
 from ...adapters.tiny_models import save_tiny
@@ -104,6 +104,28 @@ def test_a_folder_has_a_card_without_an_upload_too(bench: Bench, arguments: list
     assert f'from_pretrained("{tmp_path / "made"}")' in card
 
 
+def test_a_conversion_that_runs_out_of_memory_fails(
+    bench: Bench, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: RunConfig, console: Any, quiet: bool, planned: Any) -> int:
+        store = RunStore(Path(config.output or ""))
+        store.create()
+        store.write_record(make_job(config, store, planned[0]).record("oom", Failure("Killed", "no memory left")))
+        return 0
+
+    monkeypatch.setattr(convert, "run", run)
+    done = bench(*arguments)
+    assert (done.code, done.out) == (3, "no model was written: no memory left\n")
+
+
+def test_a_model_that_names_another_backbone_than_the_base_is_refused(bench: Bench, arguments: list[str]) -> None:
+    base = arguments[arguments.index("--base") + 1]
+    arguments[arguments.index("--model") + 1] = f"hedgehog@{base}"
+    assert bench(*arguments).code == 0
+    done = bench(*arguments[:-1], "elsewhere", "--base", f"{base}/.")
+    assert (done.code, f"--model names the backbone {base}, and --base {base}/." in done.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("repo", "broken", "message"),
     [
@@ -120,7 +142,7 @@ def test_what_cannot_be_uploaded_is_told_before_anything_is_converted(
     if broken == "no token":
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     elif broken == "offline":
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "true")
     done = bench(*arguments, "--push", repo)
     assert done.code == 2
     assert message in done.err

@@ -17,7 +17,7 @@ from hedgebench.harness import arguments, registry
 from hedgebench.harness.commands.listing import LISTINGS, listing, print_lines, print_listing
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.suites import SUITES
-from hedgebench.results.names import UnknownNameError
+from hedgebench.results.names import UnknownNameError, UsageError
 
 
 @pytest.mark.parametrize("what", LISTINGS)
@@ -151,3 +151,5 @@ def test_a_broken_plugin_is_told_with_its_reason(add_plugin: Callable[[str, str,
     assert problems == [
         "plugin 'broken' is not usable: ModuleNotFoundError: No module named 'nothing_of_the_kind'",
     ]
+    with pytest.raises(UsageError, match="plugin 'broken' is not usable: ModuleNotFoundError"):
+        listing("tasks", "broken")

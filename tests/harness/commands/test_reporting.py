@@ -81,6 +81,9 @@ def test_without_a_format_a_report_is_what_a_run_ends_with(finished: RunStore, b
     assert len(long.out) > len(short.out)
     refused = bench("report", "out", "--details", "--format", "csv")
     assert (refused.code, "--details prints every table" in refused.err) == (2, True)
+    for flags, message in ((("--details", "--serve"), "--serve has its own"), (("--trust-remote-code",), "--rescore")):
+        refused = bench("report", "out", *flags)
+        assert (refused.code, message in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "html"])

@@ -83,6 +83,15 @@ def test_the_cells_of_a_plan_are_some_of_the_folder(finished: RunStore) -> None:
     assert len(hedgebench.load_results(finished.root).records) == 3
 
 
+def test_the_predictions_of_a_plan_are_found_from_another_folder(
+    finished: RunStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not finished.root.is_absolute()
+    results = Results.of_plan(finished.root)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert all(list(results.samples(record)) for record in results.records)
+
+
 def test_several_runs_are_one_result_and_no_run_is_an_error(finished: RunStore) -> None:
     assert len(hedgebench.load_results(finished.root, finished.root).records) == 2
     with pytest.raises(StoreError, match="not a run's folder"):

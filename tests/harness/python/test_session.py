@@ -18,7 +18,7 @@ import hedgebench
 from hedgebench.harness import registry
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan
-from hedgebench.harness.python import notebook, session
+from hedgebench.harness.python import notebook, runs, session
 from hedgebench.harness.python.called import MARK
 from hedgebench.results.store import RunStore
 
@@ -121,6 +121,28 @@ def test_wrong_arguments_are_told_as_on_the_command_line(
     with pytest.raises(error, match=message):
         hedgebench.run(**arguments)
     assert "bench: error" not in capsys.readouterr().out
+
+
+def test_options_become_flags_those_of_a_file_too_and_false_wins_over_its_true(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(runs, "call_bench", lambda arguments, **_: called.append(arguments))
+    monkeypatch.setattr(hedgebench.Results, "of_plan", lambda folder: folder)
+    path = tmp_path / "run.toml"
+    path.write_text("fresh = true\noffline = true\ntimeout = 9\n[set.train]\nlr = 0.5\n", encoding="utf-8")
+    more: Any = {"fresh": False, "log": ["mlflow", "wandb"], "set": {"train": {"steps": 2}}, "output": "out"}
+    hedgebench.run("elu", "stdlib", config=path, quiet=True, **more)
+    assert set(called[0]) == {
+        *("run", "--models=elu", "--tasks=stdlib", "--offline", "--timeout=9", "--log=mlflow,wandb", "--output=out"),
+        *("--set=train.lr=0.5", "--set=train.steps=2", "--quiet"),
+    }
+    hedgebench.run("elu", "stdlib", set=["train.steps=2", "train.lr=1"])  # type: ignore[arg-type]
+    assert {"--set=train.steps=2", "--set=train.lr=1"} <= set(called[1])
+    hedgebench.convert("elu", "gpt2", "stdlib", "made", set={"train": {"steps": 2}}, offline=False)
+    assert called[2] == [
+        *("convert", "--set=train.steps=2", "--model=elu", "--base=gpt2", "--data=stdlib", "--to=made", "--seed=0")
+    ]
 
 
 def test_own_objects_are_refused_on_a_cluster() -> None:

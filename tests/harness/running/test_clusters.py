@@ -299,6 +299,8 @@ def test_slurm_is_asked_for_what_the_cells_need(
     list(outcomes)
     shared = {"name": "hedgebench", "cpus_per_task": 1, "timeout_min": 11, "slurm_array_parallelism": 7}
     assert fake.parameters == [{**shared, "mem_gb": 8}, {**shared, "slurm_exclusive": True}]
+    list(SlurmExecutor(7).run([replace(job, timeout_s=3600.0) for job in jobs[:2]], lambda _: None, lambda *_: None))
+    assert fake.parameters[-1]["timeout_min"] == 70  # each cell has a job of its own
 
 
 def test_a_cell_is_given_the_gpus_that_share_its_training_and_its_record_says_how_many(
