@@ -294,7 +294,7 @@ def _parse(name: str, value: Any) -> Any:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):
         raise UsageError(f"{name.removesuffix('_s')} is {value!r}; allowed: {kinds[0].__name__}")
-    return str(Path(value).expanduser()) if name in ("output", "mirror") and value else value
+    return str(Path(str(value)).expanduser()) if name in ("output", "mirror") and value else value
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

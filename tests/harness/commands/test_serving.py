@@ -18,6 +18,7 @@ import pytest
 from hedgebench.harness.commands import serving
 from hedgebench.harness.commands.serving import ReportServer, make_server
 from hedgebench.results.record import SCHEMA_VERSION, Metric, Record
+from hedgebench.results.report.write import render_html
 from hedgebench.results.store import RunStore
 
 from ...browsing import Browser
@@ -105,9 +106,8 @@ def test_an_unchanged_page_is_neither_rendered_nor_sent_twice(
 
     def noted(content: Any) -> str:
         rendered.append("page")
-        return serving_render(content)
+        return render_html(content)
 
-    serving_render = serving.render_html
     monkeypatch.setattr(serving, "render_html", noted)
     tag = ask(server)[0].headers["ETag"]
     assert ask(server)[0].status == 200

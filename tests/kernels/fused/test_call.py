@@ -55,13 +55,13 @@ def test_ends_on_the_host_are_copied_without_waiting_for_the_device() -> None:
     """torch waits for a copy from ordinary memory unless it is told not to."""
     copies: list[bool] = []
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten._to_copy.default:
                 copies.append(kwargs.get("non_blocking", False))
             return func(*args, **(kwargs or {}))
 
     packed = replace(call(device="meta"), cu_seqlens=torch.tensor([0, 2, 5]))
-    with Watch():
+    with Watch():  # type: ignore[no-untyped-call]
         assert packed.shared["ends"].device.type == "meta"
     assert copies == [True]
