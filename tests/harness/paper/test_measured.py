@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from hedgebench.harness.paper.measured import MeasuredStudies
 from hedgebench.harness.paper.studies import STUDIES
@@ -23,8 +26,14 @@ def of(name: str, *records: Record) -> list[Record]:
     return MeasuredStudies(RunStore(Path("run")), "small", records, {}).of(STUDIES[name])
 
 
-def test_studies_that_give_one_task_other_settings_do_not_share_its_records() -> None:
+def test_studies_share_the_records_of_a_task_unless_they_give_it_other_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole, part = record(task_train_rows=10_000), record(task_train_rows=3_000)
+    assert of("cola", whole) == of("glue", whole) == [whole]
+    glue = STUDIES["glue"]
+    small = replace(glue.scales["small"], settings={**glue.scales["small"].settings, "task.train_rows": "3000"})
+    monkeypatch.setitem(STUDIES, "glue", replace(glue, scales={**glue.scales, "small": small}))
     assert of("cola", whole, part) == [whole]
     assert of("glue", whole, part) == [part]
 
