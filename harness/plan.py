@@ -84,8 +84,14 @@ def make_plan(
 
 
 def make_sources(config: RunConfig) -> Sources:
-    """The sources of data: `--mirror` or the variable `HEDGEBENCH_MIRROR`, and the user's cache."""
+    """The sources of data: `--mirror` or the variable `HEDGEBENCH_MIRROR`, and the user's cache.
+
+    Raises:
+        UsageError: The variable names no folder.
+    """
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
+    if mirror and not Path(mirror).is_dir():
+        raise UsageError(f"mirror {mirror!r}, which HEDGEBENCH_MIRROR names, is not a folder")
     offline = config.offline or hub_is_off()
     return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 

@@ -23,7 +23,7 @@ from ...results.terminal.details import print_leaderboard
 from ...results.terminal.screen import print_summary
 from .. import registry
 from ..cell import Cell, PlannedCell, unlike_backbones
-from ..config import RunConfig
+from ..config import RunConfig, make_config
 from ..environment import host_environment
 from ..memory.need import memory_need
 from ..plan import make_plan, make_sources
@@ -113,15 +113,19 @@ def run(
 
 
 def default_output(config: RunConfig) -> Path:
-    """`results/runs/NAME` below the current folder; the same request has the same name."""
-    if config.suite and not config.overrides and config.limit is None:
-        name = config.suite
-    else:
-        asked = {key: value for key, value in asdict(config).items() if key not in NOT_NAMED}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
-        words = "-".join([*config.tasks, *config.models])
-        name = f"{re.sub(r'[^A-Za-z0-9]+', '-', words)[:60].strip('-')}-{config.scale}-{digest}"
+    """`results/runs/NAME`; the same request has the same name, and a suite that nothing changes its own."""
+    asked, suite = _named(config), config.suite
+    if suite and asked == _named(make_config({"suite": suite})):
+        return Path("results", "runs", suite)
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
+    words = suite or "-".join([*config.tasks, *config.models])
+    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', words)[:60].strip('-')}-{config.scale}-{digest}"
     return Path("results", "runs", name)
+
+
+def _named(config: RunConfig) -> dict[str, Any]:
+    """The fields that count in the name of a default folder."""
+    return {key: value for key, value in asdict(config).items() if key not in NOT_NAMED}
 
 
 def threads_per_cell(workers: int) -> int:
@@ -154,16 +158,8 @@ def _model_key(config: RunConfig, planned: PlannedCell) -> str | None:
         return None
     if cell.recipe != "zero-shot" or planned.weights is None or info.own_device or config.save_to:
         return None
-    model = [
-        cell.model,
-        cell.backbone,
-        cell.weights,
-        dict(cell.settings["backbone"]),
-        cell.seed,
-        cell.device,
-        cell.dtype,
-    ]
-    return json.dumps([*model, info.weights_in_dtype])
+    fields = (cell.model, cell.backbone, cell.weights, dict(cell.settings["backbone"]), cell.seed, cell.device)
+    return json.dumps([*fields, cell.dtype, info.weights_in_dtype])
 
 
 @dataclass(frozen=True)

@@ -279,6 +279,9 @@ def test_data_comes_from_the_flag_then_the_variable(tmp_path: Path, monkeypatch:
     config = RunConfig(models=("elu",), tasks=("recall",))
     assert make_sources(config).mirror is None
     monkeypatch.setenv("HEDGEBENCH_MIRROR", str(tmp_path / "b"))
+    with pytest.raises(UsageError, match=r"mirror '.*b', which HEDGEBENCH_MIRROR names, is not a folder"):
+        make_sources(config)
+    (tmp_path / "b").mkdir()
     assert make_sources(config).mirror == tmp_path / "b"
     assert make_sources(replace(config, mirror=str(tmp_path / "a"))).mirror == tmp_path / "a"
 

@@ -250,6 +250,11 @@ def test_the_same_request_has_the_same_folder_whatever_does_not_change_it() -> N
     other: list[dict[str, Any]] = [{"limit": 4}, {"overrides": {}}, {"scale": "paper"}, {"dtype": "bfloat16"}]
     assert len({default_output(replace(config, **changes)) for changes in other} | {name}) == 5
     assert default_output(make_config({})).name == "quickstart"
+    assert default_output(make_config({"seeds": (1, 2), "workers": 1})).name == "quickstart"
+    changed: list[dict[str, Any]] = [{"scale": "small"}, {"device": "cpu"}, {"models": ("elu",)}, {"backbone": "gpt"}]
+    names = {default_output(make_config({"suite": "quickstart", **values})).name for values in changed}
+    assert len(names) == 4
+    assert {name[:17] for name in names} == {"quickstart-smoke-", "quickstart-small-"}
 
 
 def test_cells_together_use_every_core_and_no_more() -> None:
