@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...results.names import UsageError
 from ...results.record import WITHOUT_BRANCH, Record
 from ...results.report.html import ReportContent
 from ...results.report.write import render, render_html, sample_previews
@@ -129,21 +130,27 @@ def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
 def rescore_runs(folders: Sequence[Path], trust_code: bool = False) -> None:
     """Recomputes the metrics of every cell with status `ok` from its predictions, and rewrites the reports.
 
-    No model runs. Metrics that do not come from predictions, such as parameter counts, stay as they are.
+    No model runs. Metrics that do not come from predictions, such as parameter counts, stay as they are. A cell that
+    cannot be scored keeps the metrics that it has, and does not keep the others from being scored.
 
     Raises:
-        UnknownNameError: A record's task no longer exists.
-        StoreError: A folder holds no run, a cell has no predictions or they cannot be read, or a record cannot be
-            written; or a run is under way in a folder.
-        UsageError: A record's task would run code, and `trust_code` is false.
+        StoreError: A folder holds no run, or a run is under way in it.
+        UsageError: Cells could not be scored, as their predictions cannot be read, their task no longer exists or would
+            run code without `trust_code`, or their record cannot be written; the message names each.
     """
+    problems = []
     for folder in folders:
         store = RunStore.of_run(folder)
         with store.held():
             for record in store.records().records:
                 if record.status == "ok":
-                    store.write_record(rescore(record, store, trust_code))
+                    try:
+                        store.write_record(rescore(record, store, trust_code))
+                    except UsageError as error:
+                        problems.append(f"{record.model} on {record.task}, seed {record.seed}: {error}")
             report_page(store)
+    if problems:
+        raise UsageError("\n".join(["these cells could not be scored and keep the metrics that they had:", *problems]))
 
 
 def rescore(record: Record, store: RunStore, trust_code: bool = False) -> Record:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.commands.reporting import load_content, load_runs, rescore, rescore_runs
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import to_json
 from hedgebench.results.store import RunStore, StoreError
 
@@ -35,10 +36,15 @@ def test_scoring_anew_follows_the_predictions(finished: RunStore, bench: Bench) 
     assert json.loads(Path("out/leaderboard.json").read_text(encoding="utf-8"))[0]["value"] == 1.0
 
 
-def test_scoring_anew_needs_the_predictions(finished: RunStore) -> None:
-    next(finished.samples.iterdir()).unlink()
-    with pytest.raises(StoreError, match="cannot read the samples of cell"):
+def test_a_cell_without_predictions_keeps_its_metrics_and_the_others_are_scored(finished: RunStore) -> None:
+    lost, kept = finished.records().records
+    next(finished.samples.glob(f"{lost.cell_id}*")).unlink()
+    finished.write_samples(kept.cell_id, [{**row, "correct": True} for row in finished.read_samples(kept.cell_id)])
+    with pytest.raises(UsageError, match=rf"\n{lost.model} on {lost.task}, seed 0: cannot read the samples of cell"):
         rescore_runs([finished.root])
+    after = {record.cell_id: record for record in finished.records().records}
+    assert to_json(after[lost.cell_id]) == to_json(lost)
+    assert [m.value for m in after[kept.cell_id].metrics if m.name == "accuracy"] == [1.0]
 
 
 def test_scoring_anew_keeps_out_of_a_run_under_way(finished: RunStore) -> None:
