@@ -2,9 +2,13 @@
 
 Each scene has two long paths with equally many dashes, and some short paths; all paths keep clear of each other. The
 dots mark both ends of one long path, or one end of each. A scene is kept only if both choices put the dots about
-equally far apart, and a coin then chooses between them. So neither the sum of the pixels nor the distance of the dots
-predicts the label. The coordinates of both dots together still do, a little: gradient-boosted trees on them, on the
-distance, and on the sum and spread of the pixels reach 57 % (6,000 test images of 32 pixels, ± 0.6).
+equally far apart, and a coin then chooses between them. So neither the sum of the pixels nor, in images of 24 pixels or
+more, the distance of the dots predicts the label.
+
+The coordinates of both dots together still do, more so in small images, where short paths are nearly straight:
+gradient-boosted trees on them and the distance reach 61 % with 32 pixels and 9 dashes, 67 % with 24 and 6, and 79 %
+with 16 and 3, where the distance alone gives 72 % (10,000 training and 4,000 test images, ± 0.8). Scores of small
+images may come from that rather than from tracing a path.
 
 The generator is our own, in the spirit of Linsley et al., arXiv 1805.08315 (after Houtkamp and Roelfsema, 2010), whose
 task Long Range Arena (Tay et al., arXiv 2011.04006) reads pixel by pixel. Its images differ from theirs, so accuracies
