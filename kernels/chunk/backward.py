@@ -64,7 +64,7 @@ def differentiate_by_chunk(
     if call.log_space:
         back.sums.mul_((first.log_scale - back.shift).exp_().mT)
     (q, query_parameters), (k, key_parameters) = back.reader.query_map.gradients(), back.reader.key_map.gradients()
-    return q, k, back.of_values.view(call.v.shape), back.sums, *query_parameters, *key_parameters
+    return q, k, back.of_values, back.sums, *query_parameters, *key_parameters
 
 
 class _Back:
@@ -73,7 +73,7 @@ class _Back:
     Attributes:
         sums: [r f dv1], gradient of the sums before the chunk passed last.
         shift: [r 1 f], the shift of that chunk's keys in log space.
-        of_values: [r m dv], gradient of the values.
+        of_values: [b hk m dv], gradient of the values, with their strides.
         reader: reads the tokens; its maps hold the gradients of queries and keys.
     """
 
@@ -85,7 +85,7 @@ class _Back:
         self._memory = Memory(grad_sums)
         self.sums = grad_sums.clone(memory_format=torch.contiguous_format)
         self.shift = trace.carries[0].log_scale
-        self.of_values = call.v.new_empty(self.sums.shape[0], *call.v.shape[2:])
+        self.of_values = torch.empty_like(call.v)
         self.reader = TokenReader(call, self.sums.dtype, self._memory)
 
     def attend(self, at: slice, before: Carry, after: Carry) -> None:
@@ -176,7 +176,7 @@ class _Back:
         return grad.mul_(weights) if self._call.log_space else grad
 
     def _to_values(self, at: slice, grad: Float[Tensor, "r c dv"]) -> None:
-        self.of_values[:, at] = self.reader.hide(grad, at)
+        self.of_values[:, :, at] = self.reader.hide(grad, at).view(*self.of_values.shape[:2], *grad.shape[1:])
 
     def _by_query_head(self, x: Float[Tensor, "r gc f"]) -> Float[Tensor, "bh c f"]:
         return x if len(x) == len(self._grad) else x.reshape(len(self._grad), -1, x.shape[2])

@@ -76,7 +76,7 @@ class _HedgehogReader:
 
     @cached_property
     def _grad(self) -> Tensor:
-        return torch.zeros_like(self._x)
+        return torch.empty_like(self._x)
 
     @cached_property
     def _matrix_grads(self) -> Tensor:
@@ -101,15 +101,12 @@ class _HedgehogReader:
         return buffers.features
 
     def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
-        """Adds a run's part to the gradients of x, W and b.
-
-        The gradient through a softmax s is s·(∂s - Σ s·∂s). That of y is the gradient of +y minus the gradient of -y.
-        """
+        """Stores a run's gradient of x and adds its part to those of W and b; y has that of +y minus that of -y."""
         of, buffers = self._of, self._buffers(at)
         if of.map != "exp":
+            through = grad.view(buffers.softmaxes)
             weights = features.view(buffers.softmaxes)
-            weighted = grad.view(buffers.softmaxes).mul_(weights)
-            weighted.addcmul_(weights, weighted.sum(-1, keepdim=True), value=-1.0)
+            torch.ops.aten._softmax_backward_data.out(through, weights, -1, grad.dtype, grad_input=through)
         y = buffers.projection
         if of.negate:
             plus, minus = grad.chunk(2, -1)

@@ -127,7 +127,7 @@ class MappedReader:
 
     @cached_property
     def _grad(self) -> Tensor:
-        return torch.zeros(self._x.shape, dtype=self._x.dtype, device=self._x.device)
+        return torch.empty_like(self._x)
 
     def read(self, at: slice) -> Tensor:
         """The features of the tokens `at`."""
@@ -136,7 +136,7 @@ class MappedReader:
     def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
         """Stores the gradient of the features as that of the vectors."""
         del features
-        self._grad.flatten(0, 1)[:, at] = grad
+        self._grad[:, :, at] = grad.view(*self._x.shape[:2], *grad.shape[1:])
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The gradient of the vectors; there are no parameters."""

@@ -48,10 +48,10 @@ def test_gradients_are_those_of_autograd(name: str) -> None:
 @pytest.mark.parametrize("name", REVERSIBLE)
 def test_without_tokens_gradients_are_zero(name: str) -> None:
     of = REVERSIBLE[name]
-    reader = of.reader(draw(B, H, N, D), torch.float64)
+    reader = of.reader(draw(B, H, 0, D), torch.float64)
     found, parameters = reader.gradients()
-    assert found.shape == (B, H, N, D)
-    assert not any(x.any() for x in (found, *parameters))
+    assert found.shape == (B, H, 0, D)
+    assert not any(x.any() for x in parameters)
 
 
 def test_a_frozen_matrix_gets_no_gradient() -> None:
