@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -301,3 +304,25 @@ def test_a_process_that_waits_for_a_job_ends_with_the_run(make_job: MakeJob, tmp
     while process_exists(pid) and time.monotonic() < end_s:
         time.sleep(0.01)
     assert not process_exists(pid)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_freed_memory_is_kept_and_not_asked_for_again() -> None:
+    script = """
+import resource
+from hedgebench.harness.running.worker import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        b"x" * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 100
