@@ -113,7 +113,7 @@ def run(
 
 
 def default_output(config: RunConfig) -> Path:
-    """`results/runs/NAME`; the same request has the same name, and a suite that nothing changes its own."""
+    """`results/runs/NAME`: the same name for the same request, and that of the suite if nothing else is asked."""
     asked, suite = _named(config), config.suite
     if suite and asked == _named(make_config({"suite": suite})):
         return Path("results", "runs", suite)

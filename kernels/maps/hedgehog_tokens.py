@@ -106,6 +106,7 @@ class _HedgehogReader:
         if of.map != "exp":
             through = grad.view(buffers.softmaxes)
             weights = features.view(buffers.softmaxes)
+            # In place: the gradient of a row is written after the row has been read.
             torch.ops.aten._softmax_backward_data.out(through, weights, -1, grad.dtype, grad_input=through)
         y = buffers.projection
         if of.negate:
